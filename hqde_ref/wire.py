@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import safetensors.torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -34,14 +34,18 @@ def _kinds() -> dict[str, type]:
         for name, kind in vars(messages).items()
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == messages.__name__
     }
-    for kind in kinds.values():
-        kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True, strict=True)  # type: ignore[attr-defined]
     return kinds
 
 
 @cache
-def _checker(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _checkers(name: str) -> dict[str, TypeAdapter[Any]]:
+    """A strict checker for each field of a message."""
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    hints = get_type_hints(_kinds()[name])
+    return {
+        field: TypeAdapter(hint) if dataclasses.is_dataclass(hint) else TypeAdapter(hint, config=config)
+        for field, hint in hints.items()
+    }
 
 
 def encode(value: Any, tensors: dict[str, Tensor] | None = None) -> Any:
@@ -111,13 +115,22 @@ def decode(document: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
 
 
 def _checked(name: str, values: dict[str, Any]) -> Any:
+    checkers = _checkers(name)
+    unknown = [field for field in values if field not in checkers]
+    if unknown:
+        raise WireError(what=name, wanted=f"fields {', '.join(checkers)}", got=repr(unknown[0]), do="mend the message")
+    for field, value in values.items():
+        try:
+            checkers[field].validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, (name, field, *first["loc"])))
+            got = repr(first.get("input"))[:80]
+            raise WireError(what=place, wanted=first["msg"], got=got, do="mend the message") from error
     try:
-        return _checker(_kinds()[name]).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        got = repr(first.get("input"))[:80]
-        raise WireError(what=f"{name}.{place}", wanted=first["msg"], got=got, do="mend the message") from error
+        return _kinds()[name](**values)
+    except TypeError as error:
+        raise WireError(what=name, wanted="all its fields", got=str(error), do="mend the message") from error
 
 
 def dumps(value: Any, tensors: dict[str, Tensor] | None = None) -> str:
