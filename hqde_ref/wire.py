@@ -90,12 +90,16 @@ def decode(document: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
     match document:
         case {"$type": str(name), **fields}:
             if name not in _kinds():
-                raise WireError(what="$type", wanted="a message of this version", got=repr(name), do="see hqde_ref.messages")
+                raise WireError(
+                    what="$type", wanted="a message of this version", got=repr(name), do="see hqde_ref.messages"
+                )
             values = {key: decode(item, tensors) for key, item in fields.items()}
             return _checked(name, values)
         case {"$tensor": str(key)}:
             if tensors is None or key not in tensors:
-                raise WireError(what="$tensor", wanted="a key of the tensors beside it", got=repr(key), do="send it along")
+                raise WireError(
+                    what="$tensor", wanted="a key of the tensors beside it", got=repr(key), do="send it along"
+                )
             return tensors[key]
         case {"$float": ("nan" | "inf" | "-inf") as text}:
             return float(text)
@@ -126,7 +130,9 @@ def _checked(name: str, values: dict[str, Any]) -> Any:
             first = error.errors()[0]
             place = ".".join(map(str, (name, field, *first["loc"])))
             got = repr(first.get("input"))[:80]
-            raise WireError(what=place, wanted=first["msg"], got=got, do="mend the message") from error
+            raise WireError(
+                what=place, wanted=first["msg"].removeprefix("Input should be "), got=got, do="mend the message"
+            ) from error
     try:
         return _kinds()[name](**values)
     except TypeError as error:
@@ -165,4 +171,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise WireError(what=str(path), wanted="a safetensors file", got=str(error), do="write it with safetensors") from error
+        raise WireError(
+            what=str(path), wanted="a safetensors file", got=str(error), do="write it with safetensors"
+        ) from error
