@@ -32,6 +32,7 @@ __all__ = [
     "largest_magnitudes",
     "leaf_sum",
     "mean_error_bound",
+    "round_once",
 ]
 
 Blocks: TypeAlias = tuple[tuple[int, int], ...]
@@ -204,17 +205,18 @@ def finish_mean(total: Tensor, mass: float, dtype: torch.dtype) -> Tensor:
         raise ConfigurationError(setting=f"total mass of {_RULE}", wanted="finite and above 0", got=mass,
                                  do="sum the masses of the rows used with math.fsum")
     # A tensor divisor: on a GPU a Python scalar may become a multiplication by its reciprocal.
-    quotient = total / torch.tensor(mass, dtype=torch.float64, device=total.device)
+    return round_once(total / torch.tensor(mass, dtype=torch.float64, device=total.device), dtype)
+
+
+def round_once(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float64 ``values`` rounded once to ``dtype`` (clause 0.9); torch rounds twice on the way to 16 bits."""
     if dtype in (torch.float16, torch.bfloat16):
-        return _round_to_odd_float32(quotient).to(dtype)
-    return quotient.to(dtype)
+        return _round_to_odd_float32(values).to(dtype)
+    return values.to(dtype)
 
 
 def _round_to_odd_float32(values: Tensor) -> Tensor:
-    """Return float32 values that later round to float16 or bfloat16 as the float64 ones would (clause 0.9).
-
-    torch goes from float64 to half by way of float32 and rounds twice; the sticky last bit kept here prevents it.
-    """
+    """Return float32 values that later round to 16 bits as the float64 ones would: the last bit keeps what is lost."""
     near = values.to(torch.float32)
     back = near.to(torch.float64)
     bits = near.view(torch.int32) - (back.abs() > values.abs()).to(torch.int32)

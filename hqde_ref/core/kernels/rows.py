@@ -24,6 +24,7 @@ __all__ = [
     "check_count",
     "check_weights",
     "choose_block_length",
+    "content_classes",
     "content_order",
     "require_finite",
     "wide_dtype",
@@ -151,38 +152,35 @@ def choose_block_length(row: Tensor, *, rows_held: int, cache_bytes: int = 5 << 
     return length
 
 
-def content_order(rows: Sequence[Tensor]) -> tuple[int, ...]:
-    """Return the indices of ``rows`` ordered by content: lexicographic in the rows' bits, then by index.
+def content_classes(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
+    """Return the indices of equal rows together, the classes ordered lexicographically by the rows' bits.
 
-    Rules that add rows or break ties do it in this order, so that the order of arrival leaves no trace (clause 0.3).
-    Rows that differ early, as all but colluding ones do, cost next to nothing.
+    0.0 and -0.0 count as equal. Rules add rows and break ties in this order, so that the order of arrival leaves
+    no trace (clause 0.3). Rows that differ early, as all but colluding ones do, cost next to nothing.
     """
     length, start, step = rows[0].numel(), 0, 64
-    groups = [list(range(len(rows)))]
-    while start < length and any(len(group) > 1 for group in groups):
+    classes = [list(range(len(rows)))]
+    while start < length and any(len(members) > 1 for members in classes):
         stop = min(length, start + step)
-        groups = [part for group in groups for part in _split_group(rows, group, start, stop)]
+        classes = [part for members in classes for part in _split_class(rows, members, start, stop)]
         start, step = stop, min(step * 16, _CPU_BLOCK)
-    return tuple(index for group in groups for index in group)
+    return tuple(map(tuple, classes))
 
 
-def _split_group(rows: Sequence[Tensor], group: list[int], start: int, stop: int) -> list[list[int]]:
-    if len(group) == 1:
-        return [group]
-    key = _KEYS[rows[0].element_size()]
-    pieces = {index: rows[index][start:stop].contiguous().view(key) for index in group}
-    classes: list[list[int]] = []
-    for index in group:
-        same = next((known for known in classes if torch.equal(pieces[known[0]], pieces[index])), None)
-        if same is None:
-            classes.append([index])
-        else:
-            same.append(index)
-    if len(classes) == 1:
-        return classes
-    return sorted(classes, key=lambda known: _first_values(pieces[known[0]]))
+def content_order(rows: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the indices of ``rows`` ordered by content, then by index; see ``content_classes``."""
+    return tuple(index for members in content_classes(rows) for index in members)
 
 
-def _first_values(piece: Tensor) -> list[int]:
-    values: list[int] = piece.tolist()
-    return values
+def _split_class(rows: Sequence[Tensor], members: list[int], start: int, stop: int) -> list[list[int]]:
+    if len(members) == 1:
+        return [members]
+    # Adding 0.0 turns -0.0 into 0.0.
+    pieces = torch.stack([rows[index][start:stop] for index in members]).add_(0.0).view(_KEYS[rows[0].element_size()])
+    if bool((pieces == pieces[:1]).all()):
+        return [members]
+    distinct, places = torch.unique(pieces, dim=0, return_inverse=True)
+    parts: list[list[int]] = [[] for _ in range(len(distinct))]
+    for index, place in zip(members, places.tolist(), strict=True):
+        parts[place].append(index)
+    return parts
