@@ -78,9 +78,7 @@ class Adversary:
         victims = [a for a in answers if a.node in self._lies and isinstance(a.reply, Contribution)]
         if not victims or not known:
             return answers
-        calls = [
-            Call(node="attacker", request=self._forge(answer.node, answer.reply, known)) for answer in victims
-        ]
+        calls = [Call(node="attacker", request=self._forge(answer.node, answer.reply, known)) for answer in victims]
         replies = self._inner.ask(calls, enough=len(calls), until=until)
         forged = {victim.node: reply.reply for victim, reply in zip(victims, replies, strict=True)}
         self.forged |= {member: reply for member, reply in forged.items() if isinstance(reply, Contribution)}
@@ -137,5 +135,3 @@ class Moments:
             self._seen.append(stage)
             self._reached(stage)
         return self._inner.ask(calls, enough=enough, until=until)
-
-

@@ -5,12 +5,16 @@ Signals go to processes that this runtime started, by process id, and to nothing
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TextIO
 
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Runtime, Span
@@ -24,6 +28,32 @@ _PERIOD_S = 0.04  # of stopping and going on again, for a slow host
 _SETTLE_S = 60.0
 
 
+class _WithoutRaylet(io.TextIOBase):
+    """Standard output without the raylet's report of each process that a fault has killed: the run reports it itself."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+        self._dropped = False
+
+    def write(self, text: str) -> int:
+        ends_dropped_line = self._dropped and text == "\n"
+        self._dropped = "(raylet)" in text
+        return len(text) if self._dropped or ends_dropped_line else self._target.write(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def fileno(self) -> int:
+        return self._target.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._target.encoding
+
+
 class LiveWorld:
     """Real Ray. ``address`` is that of a running cluster; None starts a private one and ends it on ``close``."""
 
@@ -31,6 +61,8 @@ class LiveWorld:
 
     def __init__(self, scenario: Scenario, *, address: str | None = None) -> None:
         self._brakes: dict[str, threading.Event] = {}
+        self._quiet = contextlib.redirect_stdout(_WithoutRaylet(sys.stdout))
+        self._quiet.__enter__()
         self._observe: Callable[[Span], None] | None = None
         self._runtime = OnRay(place_nodes(scenario), address=address, gpus=scenario.system.gpus, observe=self._show)
 
@@ -70,6 +102,7 @@ class LiveWorld:
         for released in self._brakes.values():
             released.set()
         self._runtime.close()
+        self._quiet.__exit__(None, None, None)
 
     def _brake(self, host: str, factor: float, released: threading.Event) -> None:
         while not released.is_set():

@@ -281,7 +281,12 @@ class _Running:
             "loss": record.loss,
         }
         if isinstance(verdict, Accepted):
-            fields |= {"kind": "accepted", "used": verdict.used, "digest": verdict.digest, "scores": dict(verdict.scores)}
+            fields |= {
+                "kind": "accepted",
+                "used": verdict.used,
+                "digest": verdict.digest,
+                "scores": dict(verdict.scores),
+            }
             fields |= {"rule": verdict.evidence.rule, "kappa": verdict.evidence.kappa}
         else:
             fields |= {"kind": "refused", "reason": verdict.reason, "used": []}

@@ -55,7 +55,11 @@ class Trace:
         return state.hexdigest()
 
     def write(self, path: Path) -> None:
-        lines = [_line(self.header), *map(_line, self.events), _line({"digest": self.digest, "events": len(self.events)})]
+        lines = [
+            _line(self.header),
+            *map(_line, self.events),
+            _line({"digest": self.digest, "events": len(self.events)}),
+        ]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -68,13 +72,20 @@ def read_trace(path: Path) -> Trace:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError) as error:
-        raise WireError(what=str(path), wanted="a trace", got=str(error), do="name a file that `hqde-sim run` wrote") from None
+        raise WireError(
+            what=str(path), wanted="a trace", got=str(error), do="name a file that `hqde-sim run` wrote"
+        ) from None
     if len(lines) < 2 or not isinstance(lines[0], dict) or lines[0].get("format") != FORMAT:
-        raise WireError(what=str(path), wanted=f"a trace of format {FORMAT}", got="something else", do="name a trace file")
+        raise WireError(
+            what=str(path), wanted=f"a trace of format {FORMAT}", got="something else", do="name a trace file"
+        )
     trace = Trace()
     trace.header, trace.events, tail = lines[0], lines[1:-1], lines[-1]
     if tail.get("digest") != trace.digest:
         raise WireError(
-            what=str(path), wanted=f"events with digest {tail.get('digest')}", got=trace.digest, do="it was changed or cut; run again"
+            what=str(path),
+            wanted=f"events with digest {tail.get('digest')}",
+            got=trace.digest,
+            do="it was changed or cut; run again",
         )
     return trace

@@ -80,23 +80,34 @@ def certify_geometric_median(
     factor = _radius_factor((heaviest + norm) / (total - heaviest) if total > heaviest else 1.0)
     gap = min(_dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0), norm * _reach(far, w))
     return Certificate(
-        rule=rule, count=len(rows), faulty_max=faulty_max, excess=norm / total, subgradient_norm=norm, gap=gap,
-        radius_factor=factor, because=_median_sentence(norm, gap, factor, faulty_max),
+        rule=rule,
+        count=len(rows),
+        faulty_max=faulty_max,
+        excess=norm / total,
+        subgradient_norm=norm,
+        gap=gap,
+        radius_factor=factor,
+        because=_median_sentence(norm, gap, factor, faulty_max),
     )
 
 
 def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: int) -> str:
     found = "is a geometric median" if norm == 0.0 else f"leaves a pull of {norm:.3g} contributions (gap {gap:.3g})"
-    bound = ("and no radius can be promised" if factor is None
-             else f"and lies within {factor:.4g} honest radii of any point")
+    bound = (
+        "and no radius can be promised" if factor is None else f"and lies within {factor:.4g} honest radii of any point"
+    )
     return f"the output {found} {bound} with {faulty_max} faulty rows"
 
 
 def _judged(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     rows = as_rows(updates, rule=rule)
     if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
-        raise LayoutError(what=f"output of {rule}", wanted=f"a floating row of {rows[0].numel()} on {rows[0].device}",
-                          got=f"{tuple(output.shape)} {output.dtype} on {output.device}", do="pass the rule's result")
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted=f"a floating row of {rows[0].numel()} on {rows[0].device}",
+            got=f"{tuple(output.shape)} {output.dtype} on {output.device}",
+            do="pass the rule's result",
+        )
     require_finite(rule, rows)
     require_finite(f"the certificate of {rule}", [output])
     return rows, output.detach().to(torch.float64)

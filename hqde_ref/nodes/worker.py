@@ -54,7 +54,7 @@ def train_steps(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int
     for _ in range(steps):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(inputs), targets)
-        losses.append(float(loss))
+        losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
         loss.backward()  # type: ignore[no-untyped-call]
@@ -63,13 +63,15 @@ def train_steps(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int
 
 
 class Worker:
-    """Holds the adopted state, the efficiency score, and the last contribution (so that a retry trains no second time)."""
+    """Holds the adopted state, the efficiency score, and the last contribution (a retry trains no second time)."""
 
     def __init__(self, name: str, workload: Workload, incarnation: int) -> None:
         self._name = name
         self._workload = workload
         self._incarnation = incarnation
         self._model = workload.initial_model(seed=0)  # only its shapes matter: the state comes with Adopt
+        # The first step in a process loads seconds' worth of torch: a host is ready when that is behind it.
+        train_steps(self._model, workload.inputs[:1], workload.targets[:1], steps=1, rate=workload.rate)
         self._layout: Layout = layout_of(self._model.state_dict())
         self._state_digest: str | None = None
         self._state: Tensor | None = None

@@ -127,10 +127,19 @@ def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequen
     cosines = (products * inverse[:, None] * inverse).clamp_(-1.0, 1.0)
     cosines.diagonal().copy_(lengths > 0)
     unit = _choose_unit(lengths.tolist(), exponents, weights)
-    shifts = torch.tensor([float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents],
-                          dtype=torch.float64, device=lengths.device)
-    return Gram(cosines=cosines, norms=lengths * torch.exp2(shifts), lengths=lengths, exponents=exponents,
-                unit=unit, centre=centre)
+    shifts = torch.tensor(
+        [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents],
+        dtype=torch.float64,
+        device=lengths.device,
+    )
+    return Gram(
+        cosines=cosines,
+        norms=lengths * torch.exp2(shifts),
+        lengths=lengths,
+        exponents=exponents,
+        unit=unit,
+        centre=centre,
+    )
 
 
 def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequence[float]) -> int:
@@ -176,9 +185,7 @@ def _products(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> 
     return total
 
 
-def _centred_blocks(
-    rows: Sequence[Tensor], centre: int, exponents: Sequence[int]
-) -> Iterator[tuple[int, int, Tensor]]:
+def _centred_blocks(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused."""
     length, dtype = rows[0].numel(), _work_dtype(rows)
     step = min(length, choose_block_length(rows[0], rows_held=len(rows), cache_bytes=1 << 20, least=1024))

@@ -28,9 +28,7 @@ __all__ = ["fast_weighted_mean", "weighted_mean"]
 _RULE = "weighted_mean"
 
 
-def weighted_mean(
-    updates: Updates, *, faulty_max: int = 0, weights: Sequence[float] | Tensor | None = None
-) -> Tensor:
+def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[float] | Tensor | None = None) -> Tensor:
     """Return the weighted mean with bits that do not depend on order, list or arena, or any tree over the rows.
 
     Args:
