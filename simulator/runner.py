@@ -7,6 +7,7 @@ measurements, then faults that end. Between rounds dead hosts are restarted, as 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hqde_ref import __version__
@@ -209,7 +210,7 @@ class _Running:
                 case Pause(during=during) if during.rounds[0] == number:
                     self._strike(index, number, self._world.pause)
                 case Slow(during=during, factor=factor) if during.rounds[0] == number:
-                    self._strike(index, number, lambda host, by=factor: self._world.slow(host, by))
+                    self._strike(index, number, partial(self._world.slow, factor=factor))
                 case _:
                     pass
 

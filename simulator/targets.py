@@ -1,4 +1,4 @@
-"""Which hosts or members a fault hits: drawn from a stream of its own, so that the same file and seed hit the same ones."""
+"""Which hosts or members a fault hits: drawn from a stream of its own, so the same file and seed hit the same ones."""
 
 from __future__ import annotations
 

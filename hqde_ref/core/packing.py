@@ -13,6 +13,7 @@ import difflib
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -102,7 +103,7 @@ def float_blocks(layout: Layout) -> tuple[tuple[int, int], ...]:
 @lru_cache(maxsize=256)
 def row_dtype(layout: Layout) -> torch.dtype:
     """The dtype of the float row: the widest of its entries; float32 where there is none."""
-    kinds = {_FLOATS[e.dtype] for e in layout.entries if e.dtype in _FLOATS}
+    kinds: set[torch.dtype] = {_FLOATS[e.dtype] for e in layout.entries if e.dtype in _FLOATS}
     if len(kinds) == 1:
         return next(iter(kinds))
     return torch.float64 if torch.float64 in kinds else torch.float32
@@ -183,7 +184,7 @@ def split_rows(packed: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
 def _is_gapless(layout: Layout) -> bool:
     places = _places(layout)
     one_kind = len({entry.dtype for entry in layout.entries}) == 1
-    return one_kind and all(stop == start for (_, _, stop), (_, start, _) in zip(places, places[1:], strict=False))
+    return one_kind and all(stop == start for (_, _, stop), (_, start, _) in pairwise(places))
 
 
 def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:

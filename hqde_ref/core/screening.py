@@ -12,25 +12,26 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import largest_magnitudes
 from hqde_ref.core.packing import digest, fingerprint, float_blocks, packed_bytes, split_rows
-from hqde_ref.messages import Claim, Layout, Seen
+from hqde_ref.messages import Claim, Entry, Layout, Seen
 
 __all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "screen"]
 
 CORRUPTED = "corrupted"
 MISSHAPEN = "misshapen"
 NOT_FINITE = "not finite"
+_NO_TOPS: tuple[float, ...] = ()
 
 
 def screen(claim: Claim, packed: Tensor, layout: Layout) -> Seen:
     """Say whether this vector may be used, and if so how large it is in each float block."""
     found = digest(packed)
-    reason, tops = _misfit(claim, packed, layout, found), ()
+    reason, tops = _misfit(claim, packed, layout, found), _NO_TOPS
     if reason is None:
         row, _ = split_rows(packed, layout)
         tops = largest_magnitudes(row, float_blocks(layout))
         bad = [e.name for e, top in zip(_float_entries(layout), tops, strict=True) if not math.isfinite(top)]
         if bad:
-            reason, tops = f"{NOT_FINITE}: parameter {bad[0]!r} holds NaN or infinity", ()
+            reason, tops = f"{NOT_FINITE}: parameter {bad[0]!r} holds NaN or infinity", _NO_TOPS
     return Seen(worker=claim.worker, reason=reason, tops=tops, digest=found)
 
 
@@ -44,5 +45,5 @@ def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str) -> str | N
     return None
 
 
-def _float_entries(layout: Layout) -> list:
+def _float_entries(layout: Layout) -> list[Entry]:
     return [entry for entry in layout.entries if "float" in entry.dtype]

@@ -1,6 +1,6 @@
 """The aggregation tree: exact weighted means, level by level, on aggregators that may fail.
 
-Source: HQDE clauses 3.3 to 3.6, 0.10. The result has the bits of the flat mean, whatever the tree and whoever is absent.
+Source: HQDE clauses 3.3 to 3.6, 0.10. The result has the bits of the flat mean of those used, whatever the tree.
 """
 
 from __future__ import annotations
