@@ -35,8 +35,6 @@ from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Lie, Moments
 from simulator.records import RoundRecord, Run, Strike, Variant
 from simulator.scenario import Byzantine, Corrupt, Crash, Pause, Scenario, Slow
-from simulator.streams import stream
-from simulator.targets import choose_targets
 from simulator.trace import Trace
 from simulator.worlds import World, place_seats
 
@@ -74,7 +72,7 @@ class _Running:
         self._variant = variant
         self._policy = policy_of(scenario, variant)
         self._faults = () if variant == "no faults" else scenario.faults
-        self._hits = [self._aim(index) for index in range(len(self._faults))]
+        self._hits = [scenario.aim(index) for index in range(len(self._faults))]
         self._fired = [0] * len(self._faults)
         self._down: list[str] = []
         self._origin = world.runtime.now()
@@ -184,18 +182,6 @@ class _Running:
         return runtime.ask([call], enough=1, until=runtime.now() + _HARNESS_WITHIN_S)[0].reply
 
     # ---------------------------------------------------------------------------------------------- faults
-
-    def _aim(self, index: int) -> tuple[str, ...]:
-        fault = self._faults[index]
-        on_members = isinstance(fault, Byzantine | Corrupt)
-        return choose_targets(
-            fault.target,
-            self._scenario.members if on_members else self._scenario.hosts,
-            draw=stream(self._scenario.seed, "target", index),
-            placement=fault.placement if isinstance(fault, Byzantine | Corrupt) else "random",
-            file=self._scenario.metadata.name,
-            where=f"faults[{index}]",
-        )
 
     def _lies(self, number: int) -> dict[str, Lie]:
         lies: dict[str, Lie] = {}
