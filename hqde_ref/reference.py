@@ -190,6 +190,8 @@ def _is_same(one: Update, other: Update) -> bool:
 
 
 def _bits(tensor: Tensor) -> Tensor:
+    if tensor.numel() == 0:
+        return torch.empty(0, dtype=torch.uint8)  # an empty tensor may have strides that cannot be viewed
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 

@@ -6,13 +6,15 @@ on a property's time, a stream of its own for each property.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import hypothesis
+import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Flaky, HypothesisException
 from hypothesis.strategies import SearchStrategy
@@ -92,7 +94,8 @@ def _search(
 ) -> tuple[Status, str | None, _Failure | None]:
     run = _prepare(case, subject, record, profile=profile, seed=seed)
     try:
-        run()
+        with _one_thread():
+            run()
     except CannotTell as error:
         return "CANNOT_TELL", str(error), None
     except Enough as error:
@@ -112,6 +115,17 @@ def _search(
         where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
         return "ERROR", f"{type(error).__name__} in {where}: {' '.join(str(error).split())}", None
     return "HOLDS", None, None
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: bits that depend on the machine are no finding, and tiny tensors are faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _prepare(

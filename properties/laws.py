@@ -7,7 +7,7 @@ not raises an ``AssertionError`` whose text a person can read without the code, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -18,16 +18,20 @@ from torch import Tensor
 
 from hqde_ref.messages import Aggregate, Aggregated, Failed, Layout, Misused, Request, Update
 from properties.declaring import Way
+from properties.oracles import exact_mean
 from properties.showing import name_request, show_tensor
 from properties.subject import CannotTell, Fell, Subject, WatchedNode, was_stopped_by_wire
+from properties.tolerances import mean_tolerance
 
 __all__ = [
     "aggregate",
     "ask",
     "flat_row",
+    "largest",
     "require_bits",
     "require_close",
     "require_layout",
+    "require_mean",
     "require_refusal",
     "result_of",
     "said",
@@ -116,6 +120,8 @@ def require_refusal(subject: Subject, request: Request, *, why: str) -> str:
 
 def bits(tensor: Tensor) -> Tensor:
     """The bytes of a tensor; ``torch.equal`` would call NaN unequal to itself and 0.0 equal to -0.0."""
+    if tensor.numel() == 0:
+        return torch.empty(0, dtype=torch.uint8)  # an empty tensor may have strides that cannot be viewed
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
@@ -160,6 +166,20 @@ def require_close(got: Tensor, wanted: Sequence[Fraction], tolerance: Fraction, 
             raise AssertionError(
                 f"{what}: value {index} is {value!r}, wanted {float(exact)!r} within {float(tolerance):.3g}"
             )
+
+
+def largest(tensors: Iterable[Tensor]) -> float:
+    """The largest magnitude among some tensors, 0.0 when they hold nothing."""
+    return max((float(tensor.abs().max()) for tensor in tensors if tensor.numel()), default=0.0)
+
+
+def require_mean(result: Mapping[str, Tensor], updates: Sequence[Update], layout: Layout) -> None:
+    """Every float entry is the weighted mean of these contributions, within the rounding of any sensible summation."""
+    require_layout(result, layout, "the mean")
+    for entry in layout.entries:
+        top = largest(update.tensors[entry.name] for update in updates)
+        tolerance = mean_tolerance(entry.dtype, count=len(updates), top=top)
+        require_close(result[entry.name], exact_mean(updates, entry.name), tolerance, f"the mean of {entry.name!r}")
 
 
 def flat_row(result: Mapping[str, Tensor], layout: Layout) -> npt.NDArray[np.float64]:

@@ -71,7 +71,8 @@ def honest_rows(style: str, count: int, size: int, noise: np.random.Generator) -
 def lies(attack: str, honest: Rows, count: int, noise: np.random.Generator) -> Rows:
     """(count, size) rows of ``count`` liars who know the honest ones."""
     size = honest.shape[1]
-    mean, away = honest.mean(axis=0), noise.standard_normal(size)
+    mean: Rows = honest.mean(axis=0)
+    away: Rows = noise.standard_normal((size,))
     farthest = honest[np.linalg.norm(honest - mean, axis=1).argmax()]
     match attack:
         case "far":

@@ -1,6 +1,7 @@
 """The suite: every property of every module, once for each of its parameters, by name.
 
-Source: docs/design.md, "Layout": ``test_*.py`` in this package are the properties; pytest and the command find the same.
+Source: docs/design.md, "Layout": ``test_*.py`` in this package are the properties, found alike by pytest and
+the command.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_no_state_leaks_into_the_next_round(implementation: Subject, way: Way, f
 def _surroundings() -> dict[str, Any]:
     return {
         "torch's random state": torch.get_rng_state().numpy().tobytes(),
-        "NumPy's random state": repr(np.random.get_state(legacy=True)[1:3]),
+        "NumPy's random state": repr(np.random.get_state(legacy=False)),
         "Python's random state": random.getstate(),
         "torch's number of threads": torch.get_num_threads(),
         "torch's default dtype": torch.get_default_dtype(),
