@@ -72,8 +72,8 @@ def _plan(runtime: Runtime, policy: Policy, *, number: int = 1, after: Accepted 
         members=MEMBERS,
         seats=seats,
         layout=begun.layout,
-        state=begun.state if after is None else after.payload,
-        state_digest=begun.digest if after is None else after.digest,
+        state=begun.state if after is None else after.payloads,
+        state_digests=begun.digests if after is None else after.digests,
         policy=policy,
         batch_start=0,
         batch=83,
@@ -111,13 +111,13 @@ _LATE = Failed(reason="late", definite=False)
 
 
 def _flat_mean(plan: RoundPlan, contributions: dict[str, Contribution], used: Sequence[str]) -> Tensor:
-    rows = [split_rows(contributions[member].payload.ref, plan.layout)[0] for member in used]
+    rows = [split_rows(contributions[member].payloads[0].ref, plan.layout)[0] for member in used]
     return exact_weighted_mean(rows, blocks=float_blocks(plan.layout))
 
 
 def _result(plan: RoundPlan, verdict: Verdict) -> Tensor:
     assert isinstance(verdict, Accepted), verdict
-    return split_rows(verdict.payload.ref, plan.layout)[0]
+    return split_rows(verdict.payloads[0].ref, plan.layout)[0]
 
 
 def _accounts(verdict: Verdict) -> list[str]:
@@ -224,11 +224,11 @@ def test_a_retry_of_the_same_training_does_not_train_twice() -> None:
     world = Simulated(_hosts())
     plan = _plan(world, ROBUST)
     worker = Worker("w0", load_workload("digits-mlp"), 0)
-    unknown = worker.perform(Train(round=1, base=plan.state_digest, start=0, stop=9, steps=1))
+    unknown = worker.perform(Train(round=1, base=plan.state_digests, start=0, stop=9, steps=1))
     assert isinstance(unknown, Failed)
     assert unknown.reason.startswith("unknown")
-    worker.perform(Adopt(round=0, state=plan.state, digest=plan.state_digest))
-    request = Train(round=1, base=plan.state_digest, start=0, stop=9, steps=1)
+    worker.perform(Adopt(round=0, state=plan.state, digests=plan.state_digests))
+    request = Train(round=1, base=plan.state_digests, start=0, stop=9, steps=1)
     assert worker.perform(request) is worker.perform(request)
 
 
@@ -238,7 +238,7 @@ def test_an_empty_slice_trains_nothing_and_reports_no_loss() -> None:
     training_round(runtime, plan)
     idle = runtime.contributions["w0"]
     assert (idle.samples, idle.loss) == (0, None)
-    assert torch.equal(idle.payload.ref, plan.state.ref)
+    assert torch.equal(idle.payloads[0].ref, plan.state[0].ref)
     assert runtime.contributions["w7"].samples == 3
 
 
@@ -248,9 +248,9 @@ def _contribution(**changes: object) -> Contribution:
         "round": 2,
         "worker": "w0",
         "incarnation": 0,
-        "payload": payload,
+        "payloads": (payload,),
         "layout": "",
-        "digest": "",
+        "digests": ("",),
         "mass": 1.0,
         "samples": 1,
         "loss": 0.5,
