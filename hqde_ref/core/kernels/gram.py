@@ -119,17 +119,25 @@ def centred_gram(
     return gram
 
 
-def content_gram(rows: Sequence[Tensor], *, rule: str) -> tuple[tuple[int, ...], Gram]:
+def content_gram(
+    rows: Sequence[Tensor], *, rule: str, weights: Sequence[float] | None = None, centre: int | None = None
+) -> tuple[tuple[int, ...], Gram]:
     """Return the rows' order by content and the Gram matrix of the rows in that order.
 
     Equal rows are multiplied once, so that their distance is exactly 0 and their distances to others are equal.
 
+    Args:
+        rows, rule: as for ``centred_gram``.
+        weights: n positive numbers, None for 1 each; in the order of ``rows``, as ``centre`` is.
+        centre: insist on this row, or one equal to it, as the centre.
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted in ``rows``.
     """
     classes = content_classes(rows)
+    masses = [math.fsum(1.0 if weights is None else weights[index] for index in members) for members in classes]
+    wanted = None if centre is None else next(place for place, members in enumerate(classes) if centre in members)
     try:
-        gram = centred_gram([rows[members[0]] for members in classes], rule=rule, weights=[*map(len, classes)])
+        gram = centred_gram([rows[members[0]] for members in classes], rule=rule, weights=masses, centre=wanted)
     except NotFinite:
         require_finite(rule, rows)
         raise

@@ -140,5 +140,8 @@ def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str) -> Tensor
     for low, high, ordered in ordered_blocks(rows, range(trimmed, count - trimmed), rule=rule):
         part = torch.empty(high - low, dtype=ordered[0].dtype, device=result.device)
         write_rank_sum(ordered, trimmed, count - trimmed, out=part)
-        result[low:high] = part.mul_(share)
+        part.mul_(share)
+        # Clamping to the values kept undoes the rounding of the mean: equal values give that value.
+        torch.maximum(part, ordered[trimmed], out=part)
+        result[low:high] = torch.minimum(part, ordered[count - 1 - trimmed], out=part)
     return result
