@@ -3,7 +3,7 @@
 Source: HQDE clauses 0.3 and 4.5; Blanchard et al. 2017 (Krum, arXiv:1703.02757); El Mhamdi et al. 2018 (minimum
 diameter, arXiv:1802.07927).
 Pure: no clock, no randomness, no input or output; arguments are never changed. Numbers are compared after rounding
-to 40 bits, so that ties are seen as ties; the row listed first then wins, so callers list rows in content order.
+to 40 bits, so that ties are seen as ties; in the end the row listed first wins, so callers list rows in content order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["krum_scores", "lowest_scores", "minimum_diameter_subset", "nearest_rows", "round_scores"]
+__all__ = ["krum_order", "lowest_scores", "minimum_diameter_subset", "nearest_rows", "round_scores"]
 
 _BITS = 40
 
@@ -24,21 +24,28 @@ def round_scores(values: Tensor) -> Tensor:
     return torch.ldexp(torch.round(mantissa * 2.0**_BITS), exponent - _BITS)
 
 
-def lowest_scores(scores: Tensor, count: int) -> tuple[int, ...]:
-    """Return the places of the ``count`` lowest scores, the earlier place first among equals."""
-    order: list[int] = torch.argsort(round_scores(scores), stable=True)[:count].tolist()
+def lowest_scores(scores: Tensor, count: int, *, totals: Tensor | None = None) -> tuple[int, ...]:
+    """Return the places of the ``count`` lowest scores; among equals the lower total first, then the earlier place."""
+    first = torch.arange(len(scores), device=scores.device)
+    if totals is not None:
+        first = torch.argsort(round_scores(totals), stable=True)
+    order: list[int] = first[torch.argsort(round_scores(scores)[first], stable=True)][:count].tolist()
     return tuple(order)
 
 
-def krum_scores(squares: Tensor, *, neighbours: int) -> Tensor:
-    """Return, per row, the sum of its ``neighbours`` smallest squared distances to other rows, (n,) float64.
+def krum_order(squares: Tensor, *, neighbours: int) -> tuple[int, ...]:
+    """Return the places of all rows by Krum score: the sum of the ``neighbours`` smallest squared distances to others.
+
+    Equal scores are no rarity (with one neighbour, nearest rows always share theirs): the sum over all rows decides
+    next, then the place.
 
     Args:
         squares: (n, n) squared distances, 0 on the diagonal.
         neighbours: 1..n-1, the row itself not counted.
     """
     others = squares.clone().fill_diagonal_(torch.inf)
-    return others.sort(dim=1).values[:, :neighbours].sum(dim=1)
+    scores = others.sort(dim=1).values[:, :neighbours].sum(dim=1)
+    return lowest_scores(scores, len(scores), totals=squares.sum(dim=1))
 
 
 def nearest_rows(squares: Tensor, *, count: int) -> Tensor:

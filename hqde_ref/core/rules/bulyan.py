@@ -13,7 +13,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.gram import content_gram, distances
 from hqde_ref.core.kernels.nearest import nearest_mean
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.core.kernels.selections import krum_scores, lowest_scores
+from hqde_ref.core.kernels.selections import krum_order
 
 __all__ = ["bulyan"]
 
@@ -42,6 +42,6 @@ def bulyan(updates: Updates, *, faulty_max: int) -> Tensor:
     while len(chosen) < count - 2 * faulty_max:
         # Distances stay the same; only the set of rows they are summed over shrinks.
         neighbours = max(1, len(left) - faulty_max - 2)
-        scores = krum_scores(squares[left][:, left], neighbours=neighbours) if len(left) > 1 else squares[left].sum(1)
-        chosen.append(left.pop(lowest_scores(scores, 1)[0]))
+        places = krum_order(squares[left][:, left], neighbours=neighbours)
+        chosen.append(left.pop(places[0]))
     return nearest_mean([rows[order[place]] for place in chosen], keep=count - 4 * faulty_max, rule=_RULE)

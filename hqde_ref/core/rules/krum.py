@@ -4,8 +4,9 @@ Peers disagree on how many neighbours a score counts (n - f - 2 in Flower, n - f
 argument; the default is Blanchard's n - f - 2.
 
 Source: HQDE clause 4.5; Blanchard et al. 2017 (arXiv:1703.02757), section 4.
-Pure: no clock, no randomness, no input or output; arguments are never changed. Ties go to the row that comes first
-by content. Nothing is promised coordinate by coordinate: one coordinate of a chosen row can be far off.
+Pure: no clock, no randomness, no input or output; arguments are never changed. Ties go to the row nearer to all
+others together, then to the one that comes first by content. Nothing is promised coordinate by coordinate: one
+coordinate of a chosen row can be far off.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.gram import content_gram, distances
 from hqde_ref.core.kernels.means import average_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.core.kernels.selections import krum_scores, lowest_scores
+from hqde_ref.core.kernels.selections import krum_order
 from hqde_ref.errors import ConfigurationError
 
 __all__ = ["choose_krum_rows", "krum", "multi_krum", "resolve_neighbours"]
@@ -60,8 +61,8 @@ def choose_krum_rows(
         raise ConfigurationError(setting=f"selected of {rule}", wanted=f"an integer of 1..{len(rows)}", got=selected,
                                  do="average at least one row and at most all")
     order, gram = content_gram(rows, rule=rule)
-    scores = krum_scores(distances(gram) ** 2, neighbours=counted)
-    return tuple(order[place] for place in lowest_scores(scores, selected))
+    places = krum_order(distances(gram) ** 2, neighbours=counted)
+    return tuple(order[place] for place in places[:selected])
 
 
 def resolve_neighbours(rule: str, neighbours: int | None, *, count: int, faulty_max: int) -> int:
