@@ -225,7 +225,7 @@ def test_the_centred_clipping_bound_is_attained() -> None:
 
 def test_centred_clipping_settings_are_checked() -> None:
     rows = seeded(5, 3)
-    with pytest.raises(ConfigurationError, match=r"radius of centred_clipping must be finite and at least 0, got -1\.0"):
+    with pytest.raises(ConfigurationError, match=r"radius of centred_clipping must be finite .* got -1\.0"):
         centred_clipping(rows, faulty_max=1, radius=-1.0)
     with pytest.raises(ConfigurationError, match="steps of centred_clipping must be an integer of at least 1, got 0"):
         centred_clipping(rows, faulty_max=1, steps=0)
