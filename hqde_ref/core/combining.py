@@ -87,13 +87,15 @@ def resolve(
         TooFewContributions: when the rule's condition does not hold.
     """
     rows, integers = zip(*(split_rows(part, layout) for part in parts), strict=True)
+    chosen = get_rule(rule)
+    # Clause 4.4: nobody must be rejected, so nobody is whose absence would leave the rule too few.
+    spare = max(0, len(rows) - chosen.least_contributions(faulty_max))
     screening = choose_outliers(
         rows,
-        rejections_max=0 if outlier_factor is None else rejections_max,
+        rejections_max=0 if outlier_factor is None else min(rejections_max, spare),
         factor=outlier_factor or 1.0,
     )
     kept = [rows[index] for index in screening.kept]
-    chosen = get_rule(rule)
     result = chosen.aggregate(kept, faulty_max=faulty_max)
     evidence = _evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=len(parts) - len(kept))
     whole = lower_median(torch.stack([integers[index] for index in screening.kept]))
