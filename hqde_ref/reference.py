@@ -17,6 +17,7 @@ from hqde_ref.core.judging import Gathered, check_policy, gather
 from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack, unpack
 from hqde_ref.core.rules import RULES
 from hqde_ref.core.screening import MISSHAPEN
+from hqde_ref.core.sharding import join
 from hqde_ref.core.splitting import gpu_share, split_batch
 from hqde_ref.core.trees import TreePlan, as_graph, plan_tree
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
@@ -125,14 +126,13 @@ def _aggregate(request: Aggregate) -> Reply:
     by_worker = _by_worker(request.updates)
     layout = request.layout or _first_layout(by_worker)
     gathered = _gather(by_worker, members=members, layout=layout)
-    empty = Payload(key="none", ref=torch.zeros(0, dtype=torch.uint8), nbytes=0)
     plan = RoundPlan(
         round=0,
         members=members,
         seats=(Seat(aggregator=_AGGREGATOR, beside=()),),
         layout=layout,
-        state=empty,
-        state_digest="",
+        state=(),
+        state_digests=(),
         policy=policy,
         batch_start=0,
         batch=0,
@@ -146,7 +146,7 @@ def _aggregate(request: Aggregate) -> Reply:
     if not isinstance(verdict, Accepted):
         missing = tuple(sorted(verdict.missing))
         return Aggregated(result=None, used=(), rejected=rejected, missing=missing, refused=verdict.reason)
-    tensors = unpack(runtime.fetch(verdict.payload), layout)
+    tensors = unpack(join([runtime.fetch(payload) for payload in verdict.payloads], layout), layout)
     return Aggregated(
         result={name: tensor.clone() for name, tensor in tensors.items()},
         used=verdict.used,
@@ -236,9 +236,9 @@ def _contribution(update: Update, layout: Layout) -> Contribution:
         round=0,
         worker=update.worker,
         incarnation=0,
-        payload=Payload(key=update.worker, ref=packed, nbytes=packed.numel()),
+        payloads=(Payload(key=update.worker, ref=packed, nbytes=packed.numel()),),
         layout=fingerprint(layout),
-        digest=digest(packed),
+        digests=(digest(packed),),
         mass=update.mass,
         samples=0,
         loss=None,

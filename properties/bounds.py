@@ -10,7 +10,7 @@ from hypothesis import target
 from properties.declaring import Way
 from properties.laws import aggregate, flat_row, require_layout, result_in
 from properties.liars import Lied
-from properties.oracles import kappa_after
+from properties.robust_rules import kappa_after
 from properties.subject import Subject
 from properties.tolerances import bound_slack
 

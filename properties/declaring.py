@@ -39,6 +39,7 @@ class Law:
     Attributes:
         draws: a strategy by argument name, or a function from the parameters (``way``, ``rule``) to one.
         needs: the request types it sends; ways: the rules in topologies it always asks for.
+        thrift: it runs once a rule, so each run has this part of a profile's examples.
         statement: its docstring's law; clauses: ids it cites; catches: planted bugs it must catch.
     """
 
@@ -47,12 +48,15 @@ class Law:
     draws: Mapping[str, Draws]
     needs: tuple[type, ...]
     ways: tuple[Way, ...]
+    thrift: int
     statement: str
     clauses: tuple[str, ...]
     catches: tuple[str, ...]
 
 
-def law(*, needs: tuple[type, ...], ways: tuple[Way, ...] = (), **draws: Draws) -> Callable[[Property], Property]:
+def law(
+    *, needs: tuple[type, ...], ways: tuple[Way, ...] = (), thrift: int = 1, **draws: Draws
+) -> Callable[[Property], Property]:
     """Declare a property; its docstring ends with ``Clause: x.y. Catches: planted.Name, ...``."""
 
     def declare(inner: Property) -> Property:
@@ -63,6 +67,7 @@ def law(*, needs: tuple[type, ...], ways: tuple[Way, ...] = (), **draws: Draws) 
             draws=draws,
             needs=needs,
             ways=ways,
+            thrift=thrift,
             statement=re.split(r" Clauses?: ", text)[0],
             clauses=_listed(text, r"Clauses?: ", r"\d+\.\d+"),
             catches=_listed(text, r"Catches: ", r"planted\.\w+"),

@@ -37,6 +37,8 @@ class Profile:
     shrink: bool = True
 
 
+LEAST_EXAMPLES = 3
+
 PROFILES: Final = {
     "smoke": Profile(examples=8, within_s=10.0),
     "standard": Profile(examples=40, within_s=40.0),
@@ -152,7 +154,7 @@ def _prepare(
     }
     phases = [Phase.explicit, Phase.generate, Phase.target] + ([Phase.shrink] if profile.shrink else [])
     chosen = settings(
-        max_examples=profile.examples,
+        max_examples=max(LEAST_EXAMPLES, profile.examples // case.law.thrift),
         database=None,
         deadline=None,
         phases=phases,

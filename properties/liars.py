@@ -7,7 +7,7 @@ split honest clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -118,30 +118,34 @@ def flat_layout(size: int, dtype: str, *, blocks: int = 1) -> Layout:
     return Layout(entries=tuple(entries))
 
 
+def _majority(faulty_max: int) -> int:
+    return 2 * faulty_max + 1
+
+
 @st.composite
 def lied_rounds(
     draw: st.DrawFn,
     *,
-    least: int = 1,
+    least: Callable[[int], int] = _majority,
     most_faulty: int = 3,
     lying: bool | None = None,
     silent: bool = False,
     equal_honest: bool = False,
-    spare: int = 0,
     attacks: Sequence[str] = ATTACKS,
     dtypes: Sequence[str] = ("float32", "float64"),
 ) -> Lied:
     """f up to ``most_faulty``, n > 3f members, up to f liars, and with ``silent`` some who send nothing (2f + c < n).
 
     Args:
+        least: f to how many contributions arrive at least.
         lying: exactly f >= 1 lie when True; anything up to f when None.
         equal_honest: all honest send the same.
-        spare: at least 2f + 1 + spare contributions arrive.
     """
     faulty_max = draw(st.integers(1 if lying else 0, most_faulty))
-    members = draw(st.integers(3 * faulty_max + 1 + spare, 3 * faulty_max + 6 + spare))
+    fewest = max(3 * faulty_max + 1, least(faulty_max))
+    members = draw(st.integers(fewest, fewest + 5))
     liar_count = faulty_max if lying else draw(st.integers(0, faulty_max))
-    room = members - (2 * faulty_max + 1 + spare)
+    room = members - max(2 * faulty_max + 1, least(faulty_max))
     silent_count = draw(st.integers(0, min(room, faulty_max))) if silent else 0
     size, dtype = draw(st.sampled_from((1, 2, 3, 8, 40))), draw(st.sampled_from(dtypes))
     layout = flat_layout(size, dtype, blocks=draw(st.integers(1, 2)))

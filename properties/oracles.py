@@ -6,23 +6,19 @@ Source: HQDE clauses 0.8, 0.9, 1.1, 1.3 to 1.5, 3.1, 3.3 and 4.5 to 4.7; the bou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from hqde_ref.messages import Update, message
+from hqde_ref.messages import Update
 
 __all__ = [
-    "ROBUST",
-    "RobustRule",
     "efficiency_scores",
     "exact_mean",
-    "kappa_after",
     "level_sizes",
     "lower_middle",
     "median_pull",
@@ -70,55 +66,6 @@ def round_half(value: Fraction, dtype: str) -> float:
 
 
 # ------------------------------------------------------------------------------------------------ robust rules
-
-
-@message
-class RobustRule:
-    """What is proven of a rule.
-
-    Attributes:
-        kappa: (n, f) to the constant in |result - honest mean|^2 <= kappa * honest variance, all n arrived and kept.
-        kappa_dropped: (n, f, c) to the constant for all honest that arrived when c rows were dropped, where a sharper
-            one is proven than follows from ``kappa``.
-        spare: it needs 2f + 1 + spare contributions.
-        selects: the result is one of the inputs, or is decided by comparing scores, so ties and rounding may show.
-        rotates: turning all contributions turns the result.
-    """
-
-    kappa: Callable[[int, int], float]
-    kappa_dropped: Callable[[int, int, int], float] | None = None
-    spare: int = 0
-    selects: bool = False
-    rotates: bool = True
-
-
-def _median_kappa(n: int, f: int) -> float:
-    return n / (n - 2 * f) if n % 2 == 0 else (n - 1) / (n + 1 - 2 * f)
-
-
-def _median_kappa_dropped(n: int, f: int, c: int) -> float:
-    # The liars and the dropped hold the median away from the honest mean only if this many honest rows sit at it.
-    resting = math.ceil((n - c - 2 * f) / 2)
-    return (n - f - resting) / resting
-
-
-ROBUST: Final[Mapping[str, RobustRule]] = {
-    "geometric_median": RobustRule(kappa=_median_kappa, kappa_dropped=_median_kappa_dropped),
-}
-
-
-def kappa_after(rule: str, *, arrived: int, faulty_max: int, dropped: int) -> float:
-    """The constant with respect to all honest that arrived, when ``dropped`` rows were left out, honest ones perhaps.
-
-    The honest that are left have at most h/(h - c) times the variance, and their mean is at most sqrt(c/(h - c)) sigma
-    from everyone's.
-    """
-    sharper = ROBUST[rule].kappa_dropped
-    if sharper is not None:
-        return sharper(arrived, faulty_max, dropped)
-    honest, left = arrived - faulty_max, arrived - faulty_max - dropped
-    inner = ROBUST[rule].kappa(arrived - dropped, faulty_max)
-    return (math.sqrt(inner * honest / left) + math.sqrt(dropped / left)) ** 2
 
 
 def minsker_factor(n: int, f: int) -> float:

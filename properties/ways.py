@@ -8,32 +8,35 @@ from typing import Final
 from hypothesis import strategies as st
 
 from properties.declaring import Way
-from properties.liars import Lied, lied_rounds
-from properties.oracles import ROBUST
+from properties.liars import ATTACKS, Lied, lied_rounds
+from properties.robust_rules import ROBUST, UNPROVEN, RobustRule
 from properties.strategies import FLOATS, Faulted, Round, broken_rounds, rounds
 
-__all__ = ["MEAN_WAYS", "ROBUST_WAYS", "WAYS", "faulted_for", "lied_for", "rounds_for", "spare_of"]
+__all__ = ["MEAN_WAYS", "ROBUST_WAYS", "WAYS", "faulted_for", "fewest", "lied_for", "rounds_for"]
 
 MEAN_WAYS: Final = (Way("weighted_mean", "flat"), Way("weighted_mean", "tree"))
 ROBUST_WAYS: Final = tuple(Way(rule, "flat") for rule in ROBUST)
-WAYS: Final = MEAN_WAYS + ROBUST_WAYS
+WAYS: Final = MEAN_WAYS + ROBUST_WAYS + tuple(Way(rule, "flat") for rule in UNPROVEN)
+
+_RULES: Final[dict[str, RobustRule]] = {**ROBUST, **UNPROVEN}
 
 
-def spare_of(way: Way) -> int:
-    """The rule needs 2f + 1 contributions and this many more."""
-    return ROBUST[way.rule].spare if way.rule in ROBUST else 0
+def fewest(way: Way, faulty_max: int) -> int:
+    """Fewest members of a round that is to tolerate f by this rule: 3f < n, and what the rule itself needs."""
+    rule = _RULES.get(way.rule)
+    return max(3 * faulty_max + 1, rule.least(faulty_max) if rule else 1)
 
 
 def _faulty(way: Way) -> st.SearchStrategy[int]:
-    return st.integers(0, 2) if way.rule in ROBUST else st.just(0)
+    return st.integers(0, 2) if way.rule in _RULES else st.just(0)
 
 
 def rounds_for(way: Way, *, dtypes: Sequence[str] = FLOATS, least: int = 1) -> st.SearchStrategy[Round]:
     """Whole contributions, enough of them for the rule with some f."""
 
     def of(faulty_max: int) -> st.SearchStrategy[Round]:
-        fewest = max(least, 3 * faulty_max + 1 + spare_of(way))
-        return rounds(least=fewest, most=fewest + 8, dtypes=dtypes, faulty_max=faulty_max)
+        count = max(least, fewest(way, faulty_max))
+        return rounds(least=count, most=count + 8, dtypes=dtypes, faulty_max=faulty_max)
 
     return _faulty(way).flatmap(of)
 
@@ -44,8 +47,8 @@ def faulted_for(
     """Rounds with bad, silent and repeated contributions, of which enough are whole for the rule with some f."""
 
     def of(faulty_max: int) -> st.SearchStrategy[Faulted]:
-        fewest = 3 * faulty_max + 1 + spare_of(way)
-        return broken_rounds(least=fewest, faulty_max=faulty_max, kinds=kinds, bad_at_least=bad_at_least)
+        count = fewest(way, faulty_max)
+        return broken_rounds(least=count, faulty_max=faulty_max, kinds=kinds, bad_at_least=bad_at_least)
 
     return _faulty(way).flatmap(of)
 
@@ -56,7 +59,15 @@ def lied_for(
     lying: bool | None = None,
     silent: bool = False,
     equal_honest: bool = False,
-    dtypes: Sequence[str] = ("float32", "float64"),
+    attacks: Sequence[str] = ATTACKS,
 ) -> st.SearchStrategy[Lied]:
     """Rounds with liars that the rule has to withstand."""
-    return lied_rounds(spare=spare_of(way), lying=lying, silent=silent, equal_honest=equal_honest, dtypes=dtypes)
+    rule = _RULES[way.rule]
+    return lied_rounds(
+        least=rule.least,
+        most_faulty=min(3, rule.faulty_most),
+        lying=lying,
+        silent=silent,
+        equal_honest=equal_honest,
+        attacks=attacks,
+    )
