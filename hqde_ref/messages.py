@@ -265,7 +265,12 @@ class Combine:
 
 @message
 class Resolve:
-    """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4)."""
+    """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4).
+
+    Attributes:
+        faulty_max: how many of the rows may hold anything.
+        dropped: how many contributions were rejected as outliers before: the bound counts them.
+    """
 
     round: int
     layout: Layout
@@ -275,6 +280,59 @@ class Resolve:
     faulty_max: int
     rejections_max: int
     outlier_factor: float | None
+    dropped: int = 0
+
+
+@message
+class PartialGram:
+    """Inner products of the rows within one shard, around their coordinate-wise lower median (clause 3.8)."""
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+
+
+@message
+class AddGrams:
+    """Add up partial Gram matrices of n rows, so that no node receives more than b of them."""
+
+    round: int
+    parts: tuple[Payload, ...]
+
+
+@message
+class Weigh:
+    """From the whole Gram matrix: who is kept, and how every shard is to be combined (clause 3.8).
+
+    Attributes:
+        contents: one text a row; equal texts mean equal rows.
+        rule: the others are as in ``Resolve``; None only rejects outliers and gives no multipliers.
+    """
+
+    round: int
+    gram: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    contents: tuple[str, ...]
+    rule: str | None
+    faulty_max: int
+    rejections_max: int
+    outlier_factor: float | None
+
+
+@message
+class Blend:
+    """Combine the rows of one shard around their lower median; integer entries by the lower median of those kept.
+
+    Attributes:
+        multipliers: one a row.
+        kept: indices of the rows that were not rejected.
+    """
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+    multipliers: tuple[float, ...]
+    kept: tuple[int, ...]
 
 
 @message
@@ -364,6 +422,32 @@ class Resolved:
     scores: Mapping[str, float]
     limit: float
     evidence: Evidence
+
+
+@message
+class GramPart:
+    """A partial Gram matrix, (n, n) float64 as bytes."""
+
+    payload: Payload
+
+
+@message
+class Weighed:
+    """Who is kept and how to combine; see ``Resolved``."""
+
+    kept: tuple[str, ...]
+    multipliers: tuple[float, ...]
+    scores: Mapping[str, float]
+    limit: float
+    evidence: Evidence
+
+
+@message
+class Blended:
+    """One shard of the result."""
+
+    payload: Payload
+    digest: str
 
 
 @message
@@ -683,7 +767,7 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Forge(base=base):
             return len(base)
-        case Combine() | Resolve():
+        case Combine() | Resolve() | PartialGram() | AddGrams() | Blend():
             return 1
         case _:
             return 0

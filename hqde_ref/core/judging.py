@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hqde_ref.core.isometry import require_shardable
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
 from hqde_ref.core.trees import plan_tree, require_tolerance
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Contribution, Failed, Policy, Reply, message
 
-__all__ = ["Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
+TOPOLOGIES = ("flat", "tree", "sharded")
+
+__all__ = ["TOPOLOGIES", "Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
 
 
 def check_policy(policy: Policy, *, members: int) -> None:
@@ -33,8 +36,15 @@ def check_policy(policy: Policy, *, members: int) -> None:
             got=policy.faulty_max,
             do=f"lower it to {(members - 1) // 3} or add workers",
         )
-    if policy.topology not in ("flat", "tree"):
-        raise ConfigurationError(setting="topology", wanted="'flat' or 'tree'", got=policy.topology, do="choose one")
+    if policy.topology not in TOPOLOGIES:
+        wanted = ", ".join(TOPOLOGIES)
+        raise ConfigurationError(setting="topology", wanted=f"one of {wanted}", got=policy.topology, do="choose one")
+    if policy.shards < 1 or (policy.shards > 1 and policy.topology != "sharded"):
+        raise ConfigurationError(
+            setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
+        )
+    if policy.topology == "sharded":
+        require_shardable(policy.rule)
     if not 0 < policy.train_share < 1:
         raise ConfigurationError(
             setting="train_share", wanted="between 0 and 1", got=policy.train_share, do="leave time to aggregate"
@@ -100,10 +110,12 @@ def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], u
     """A contribution rejected as Byzantine beyond doubt counts once; absence alone proves nothing (clause 4.2)."""
     proven = sum(reason.startswith((NOT_FINITE, MISSHAPEN)) for reason in rejected.values())
     absent = members - usable
+    hidden = max(0, policy.faulty_max - proven)
+    spare = usable - get_rule(policy.rule).least_contributions(hidden)  # what the rule can do without
     return Budget(
         usable=usable,
-        hidden_max=max(0, policy.faulty_max - proven),
-        rejections_max=max(0, policy.faulty_max - absent),
+        hidden_max=hidden,
+        rejections_max=max(0, min(policy.faulty_max - absent, spare)),
     )
 
 

@@ -9,7 +9,7 @@ from hqde_ref.core.judging import Gathered, find_shortage, judge_budget
 from hqde_ref.messages import Accepted, Resolve, Resolved, Runtime, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import outlier_reasons, refuse, screen_groups, settle, without_rejected
 
 __all__ = ["flat_round"]
 
@@ -49,12 +49,7 @@ def _attempt(
 
 
 def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted:
-    kept = frozenset(resolved.kept)
-    outliers = {
-        c.worker: f"outlier: distance {resolved.scores[c.worker]:.4g} from the centre, {resolved.limit:.4g} is allowed"
-        for c in screened.contributions
-        if c.worker not in kept
-    }
+    outliers = outlier_reasons(screened, resolved.kept, resolved.scores, resolved.limit)
     return Accepted(
         round=plan.round,
         payloads=(resolved.payload,),

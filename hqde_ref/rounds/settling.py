@@ -5,7 +5,7 @@ Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.packing import fingerprint
@@ -13,7 +13,7 @@ from hqde_ref.messages import Claim, Contribution, Refused, Runtime, Screen, Scr
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
 
-__all__ = ["Attempt", "screen_groups", "settle", "without_rejected"]
+__all__ = ["Attempt", "outlier_reasons", "refuse", "screen_groups", "settle", "without_rejected"]
 
 Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
@@ -64,6 +64,17 @@ def screen_groups(
     if isinstance(replies, Lost | Unserved):
         return replies
     return {seen.worker: seen for reply in replies if isinstance(reply, Screened) for seen in reply.seen}
+
+
+def outlier_reasons(
+    screened: Gathered, kept: Sequence[str], scores: Mapping[str, float], limit: float
+) -> dict[str, str]:
+    """Why each contribution that was not kept was rejected (clause 4.12)."""
+    return {
+        c.worker: f"outlier: distance {scores[c.worker]:.4g} from the centre, {limit:.4g} is allowed"
+        for c in screened.contributions
+        if c.worker not in kept
+    }
 
 
 def without_rejected(gathered: Gathered, seen: dict[str, Seen]) -> Gathered:
