@@ -5,19 +5,14 @@ Loaded in the child as ``foreign_samples:NAME``; the rule of an ``Aggregate`` sa
 
 from __future__ import annotations
 
-import ctypes
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hqde_ref.messages import Adopted, Aggregate, Aggregated, Begun, Failed, Layout, Misused, Payload, Reply, Request
-
-ORPHANS = "HQDE_TEST_ORPHANS"  # a file that gets the pids of what "orphans" starts
 
 
 class Behaving:
@@ -54,38 +49,8 @@ class Node:
     def fall_over(self, request: Aggregate) -> Reply:
         raise RuntimeError("stack expects\neach tensor to be equal")
 
-    def leave(self, request: Aggregate) -> Reply:
-        print("leaving now", flush=True)
-        os._exit(3)
-
     def exit_politely(self, request: Aggregate) -> Reply:
         sys.exit("I give up")
-
-    def crash(self, request: Aggregate) -> Reply:
-        ctypes.string_at(0)
-        raise AssertionError("unreachable")
-
-    def loop(self, request: Aggregate) -> Reply:
-        while True:
-            pass
-
-    def eat(self, request: Aggregate) -> Reply:
-        """Two grandchildren, outside this process group, eat together what neither may eat alone."""
-        code = "import time; held = bytearray(300 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(600)"
-        for _ in range(2):
-            subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
-        time.sleep(600)
-        raise AssertionError("unreachable")
-
-    def orphans(self, request: Aggregate) -> Reply:
-        """Start a process that loses its parent, as Ray's daemons do."""
-        code = (
-            "import os, subprocess, sys, time\n"
-            "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-            f"open({os.environ[ORPHANS]!r}, 'a').write(str(child.pid) + '\\n')"
-        )
-        subprocess.run([sys.executable, "-S", "-c", code], check=True, start_new_session=True)
-        return Misused(error="Orphans", sentence="started")
 
     def chatter(self, request: Aggregate) -> Reply:
         """Spoil standard output and read standard input, if that were possible."""
@@ -108,11 +73,6 @@ def broken_factory() -> Behaving:
 
 class Incomplete:
     name = "incomplete"
-
-
-class Slow(Behaving):
-    def __init__(self) -> None:
-        time.sleep(600)
 
 
 class Unknown(Behaving):
@@ -155,7 +115,3 @@ class HostNode:
                 os._exit(9)
             case _:
                 return Failed(reason="unknown", definite=True)
-
-
-def read_orphans(path: Path) -> list[int]:
-    return [int(line) for line in path.read_text().split()]

@@ -31,11 +31,12 @@ from hqde_ref.messages import (
     Payload,
     Update,
 )
+from hqde_ref.runtimes.child_main import CannotLoad, load
 from hqde_ref.runtimes.in_child import ForeignImplementation, InChild, Limits, python_command
-from tests import foreign_samples
 
 SAMPLES = "tests.foreign_samples"
 BIG = torch.arange(300_000, dtype=torch.float64)
+PROGRAM = (sys.executable, "-S", str(Path(__file__).with_name("misbehaving_program.py")))
 PATIENT = Limits(memory_mib=2048, call_within_s=60, start_within_s=60)
 
 
@@ -48,12 +49,9 @@ def foreign(what: str = "Behaving", limits: Limits = PATIENT) -> ForeignImplemen
     return ForeignImplementation(python_command(f"{SAMPLES}:{what}"), label=what, limits=limits)
 
 
-def program(tmp_path: Path, body: str, limits: Limits = PATIENT) -> ForeignImplementation:
-    """A ``cmd:`` program that says hello and then does what ``body`` says with each line."""
-    hello = '{"hello": {"protocol": 1, "name": "p", "version": "2", "supports": ["Aggregate"]}}'
-    script = tmp_path / "program.py"
-    script.write_text(f"import sys, json, time, os\nprint('{hello}', flush=True)\n" + textwrap.dedent(body))
-    return ForeignImplementation((sys.executable, "-S", str(script)), label="program", limits=limits)
+def program(*arguments: str, limits: Limits = PATIENT) -> ForeignImplementation:
+    """A ``cmd:`` program that does what the rule says; see there."""
+    return ForeignImplementation((*PROGRAM, *arguments), label="program", limits=limits)
 
 
 def is_alive(pid: int) -> bool:
@@ -129,8 +127,8 @@ def test_temporary_files_are_gone_after_every_call_and_the_folder_after_stop(tmp
         import tempfile
 
         tempfile.tempdir = None
-        with foreign() as implementation:
-            implementation.start().perform(ask_for("weighted_mean", BIG))
+        with program() as implementation:
+            implementation.start().perform(ask_for("count", BIG))
             assert [path.name for path in tmp_path.glob("hqde-child-*/*")] == ["path"]
         assert list(tmp_path.iterdir()) == []
     finally:
@@ -147,24 +145,35 @@ def test_temporary_files_are_gone_after_every_call_and_the_folder_after_stop(tmp
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
+        ("nothing", "'nothing' is not of the form module:attribute"),
         ("no_such_module:Thing", "module 'no_such_module' does not import (ModuleNotFoundError: No module named"),
-        (f"{SAMPLES}:Nothing", f"module '{SAMPLES}' has no 'Nothing'; check the name after the colon"),
+        (f"{SAMPLES}:Nothing", f"module '{SAMPLES}' has no 'Nothing'"),
+        (f"{SAMPLES}:time", "is no implementation and makes none"),
         (f"{SAMPLES}:broken_factory", "does not start (ValueError: no licence found)"),
         (f"{SAMPLES}:Incomplete", "is no implementation: it lacks version, supports, start, stop"),
-        (f"{SAMPLES}:Unknown", "it says that it supports 'int', which is no request"),
     ],
 )
-def test_a_target_that_does_not_load_is_one_clear_line(target: str, problem: str) -> None:
+def test_a_target_that_does_not_load_is_told_in_one_line(target: str, problem: str) -> None:
+    with pytest.raises(CannotLoad) as caught:
+        load(target)
+    assert problem in caught.value.problem
+    assert "\n" not in caught.value.problem + caught.value.do
+
+
+def test_what_the_child_cannot_load_is_one_clear_line_with_advice() -> None:
     with pytest.raises(ForeignError) as caught:
-        ForeignImplementation(python_command(target), label=target, limits=PATIENT)
-    assert problem in str(caught.value)
-    assert str(caught.value).startswith(f"implementation '{target}': ")
-    assert "\n" not in str(caught.value)
+        foreign("Nothing")
+    problem = f"module '{SAMPLES}' has no 'Nothing'; check the name after the colon."
+    assert str(caught.value) == f"implementation 'Nothing': {problem}"
+
+
+def test_a_child_that_supports_something_unknown_is_refused() -> None:
+    with pytest.raises(ForeignError, match="it says that it supports 'int', which is no request; see hqde_ref"):
+        foreign("Unknown")
 
 
 def test_a_factory_function_is_as_good_as_a_class() -> None:
-    with foreign("factory") as implementation:
-        assert implementation.name == "behaving"
+    assert load(f"{SAMPLES}:factory").name == load(f"{SAMPLES}:Behaving").name == "behaving"
 
 
 def test_a_command_that_is_not_there_is_one_clear_line() -> None:
@@ -182,132 +191,101 @@ def test_a_program_that_says_no_hello_is_quoted() -> None:
 
 def test_a_start_that_takes_too_long_is_ended() -> None:
     with pytest.raises(ForeignError, match=r"ended by the guard: start limit of 0\.3 s exceeded"):
-        foreign("Slow", Limits(start_within_s=0.3))
+        program("no hello", limits=Limits(start_within_s=0.3))
 
 
 # ------------------------------------------------------------------------------------------------ it misbehaves
 
 
 def test_an_endless_loop_is_ended_and_the_next_call_finds_a_fresh_child() -> None:
-    with foreign(limits=Limits(call_within_s=0.5)) as implementation:
+    with program(limits=Limits(call_within_s=0.5)) as implementation:
         node = implementation.start()
-        node.perform(ask_for("count"))
         began = time.monotonic()
         reply = node.perform(ask_for("loop"))
         assert reply == Failed(reason="ended by the guard: time limit of 0.5 s a call exceeded", definite=True)
         assert time.monotonic() - began < 5
-        assert node.perform(ask_for("count")) == Misused(error="Count", sentence="1")
+        assert node.perform(ask_for("count")) == Misused(error="None", sentence="n1 count True")
         assert implementation.starts == 2
 
 
 def test_memory_is_limited_over_all_descendants_together() -> None:
-    with foreign(limits=Limits(memory_mib=700)) as implementation:
+    with program(limits=Limits(memory_mib=140)) as implementation:
         reply = implementation.start().perform(ask_for("eat"))
         assert isinstance(reply, Failed)
-        assert reply.reason.startswith("ended by the guard: memory limit of 700 MiB exceeded (")
+        assert reply.reason.startswith("ended by the guard: memory limit of 140 MiB exceeded (")
         assert reply.reason.endswith(" MiB in 3 processes)")
         assert reply.definite
 
 
 @pytest.mark.parametrize(
     ("rule", "reason"),
-    [
-        ("leave", "exited with code 3; last words: leaving now"),
-        ("crash", "crashed: killed by SIGSEGV"),
-    ],
+    [("leave", "exited with code 3; last words: leaving now"), ("crash", "crashed: killed by SIGSEGV")],
 )
 def test_a_crash_tells_the_signal_or_exit_code_and_the_last_words(rule: str, reason: str) -> None:
-    with foreign() as implementation:
+    with program() as implementation:
         reply = implementation.start().perform(ask_for(rule))
-        assert isinstance(reply, Failed)
-        assert reply.reason.startswith(reason)
-        assert reply.definite
+        assert reply == Failed(reason=reason, definite=True)
         assert isinstance(implementation.start().perform(ask_for("count")), Misused)
 
 
-def test_processes_that_lost_their_parent_die_with_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = tmp_path / "orphans"
-    monkeypatch.setenv(foreign_samples.ORPHANS, str(listed))
-    with foreign(limits=Limits(call_within_s=20)) as implementation:
+def test_processes_that_lost_their_parent_die_with_the_child() -> None:
+    with program() as implementation:
         node = implementation.start()
-        node.perform(ask_for("orphans"))
-        orphans = foreign_samples.read_orphans(listed)
-        assert [is_alive(pid) for pid in orphans] == [True]
+        orphan = int(node.perform(ask_for("abandon")).sentence)
+        assert is_alive(orphan)
         node.perform(ask_for("leave"))
-        assert wait_until_dead(orphans, 0) == []  # the reply comes when nothing is alive any more
-        node.perform(ask_for("orphans"))
-    assert wait_until_dead(foreign_samples.read_orphans(listed), 0) == []
+        assert not is_alive(orphan)  # the reply comes when nothing is alive any more
+        orphan = int(node.perform(ask_for("abandon")).sentence)
+    assert not is_alive(orphan)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_survives_when_the_parent_is_killed(tmp_path: Path, end: signal.Signals) -> None:
-    listed = tmp_path / "orphans"
+def test_nothing_survives_when_the_parent_is_killed() -> None:
     script = """
-        import sys, time
-        from tests.test_in_child import ask_for, foreign
-        implementation = foreign()
-        implementation.start().perform(ask_for("orphans"))
-        print(implementation._host.running[0].program(), flush=True)
+        import time
+        from tests.test_in_child import ask_for, program
+        implementation = program()
+        orphan = implementation.start().perform(ask_for("abandon")).sentence
+        print(orphan, implementation._host.running[0].program(), flush=True)
         time.sleep(600)
     """
-    environment = {**os.environ, foreign_samples.ORPHANS: str(listed)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pids = [int(parent.stdout.readline()), *foreign_samples.read_orphans(listed)]
-        assert all(is_alive(pid) for pid in pids)
-        parent.send_signal(end)
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert [is_alive(pid) for pid in pids] == [True, True]
+        parent.kill()
     assert wait_until_dead(pids) == []
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("rule", "reason"),
     [
-        (
-            "sys.stdin.readline(); print('{\"id\": 99}', flush=True); time.sleep(60)",
-            "wanted an answer with the id of a",
-        ),
-        ("sys.stdin.readline(); print('oops', flush=True); time.sleep(60)", "got \"'oops'\""),
-        ("sys.stdin.readline(); print('{\"id\": 1}', flush=True); time.sleep(60)", "an answer without reply and error"),
-        ("sys.stdin.readline(); os.close(1); time.sleep(60)", "ended by the guard: time limit of 2 s a call exceeded"),
-        ("time.sleep(60)", "ended by the guard: time limit of 2 s a call exceeded"),
-        (
-            "sys.stdin.readline()\n"
-            'answer = {"id": 1, "reply": {"$type": "Misused", "error": "", "sentence": ""}, "tensors": "../x"}\n'
-            "print(json.dumps(answer), flush=True)\n"
-            "time.sleep(60)",
-            "broke the protocol: tensors: wanted a file name in $HQDE_CHILD_FOLDER, got '../x'",
-        ),
-        (
-            'sys.stdin.readline(); print(\'{"id": 1, "reply": {"$type": "Misused"}}\', flush=True)',
-            "wanted all its fields",
-        ),
+        ("wrong id", "broke the protocol: a line: wanted an answer with the id of a call, got '{\"id\": 99}'"),
+        ("no JSON", "broke the protocol: a line: wanted an answer with the id of a call, got 'oops'"),
+        ("no reply", "broke the protocol: an answer without reply and error"),
+        ("closed output", "ended by the guard: time limit of 1 s a call exceeded"),
+        ("a path outside", "broke the protocol: tensors: wanted a file name in $HQDE_CHILD_FOLDER, got '../x'"),
+        ("half a message", "broke the protocol: Misused: wanted all its fields"),
     ],
-    ids=["wrong id", "no JSON", "no reply", "closed output", "never reads", "a path outside", "half a message"],
 )
-def test_a_program_that_breaks_the_protocol_is_told_from_one_that_answers(
-    tmp_path: Path, body: str, reason: str
-) -> None:
-    rows = [torch.zeros(2)] * (400 if body == "time.sleep(60)" else 1)  # a line longer than a pipe holds
-    with program(tmp_path, body, Limits(call_within_s=2)) as implementation:
-        reply = implementation.start().perform(ask_for("weighted_mean", *rows))
+def test_a_program_that_breaks_the_protocol_gives_a_failed_that_says_how(rule: str, reason: str) -> None:
+    with program(limits=Limits(call_within_s=1)) as implementation:
+        reply = implementation.start().perform(ask_for(rule))
         assert isinstance(reply, Failed)
-        assert reason in reply.reason
+        assert reply.reason.startswith(reason)
         assert reply.definite
 
 
-def test_a_program_in_any_language_needs_only_json_lines(tmp_path: Path) -> None:
-    body = """
-        for line in sys.stdin:
-            asked = json.loads(line)
-            if asked["verb"] == "stop":
-                break
-            sentence = f'{asked["node"]} {asked["request"]["rule"]} {os.path.exists(os.environ["HQDE_CHILD_FOLDER"])}'
-            reply = {"$type": "Misused", "error": "None", "sentence": sentence}
-            print(json.dumps({"id": asked["id"], "reply": reply, "tensors": None}), flush=True)
-    """
-    with program(tmp_path, body) as implementation:
-        assert implementation.rules is None
+def test_a_program_that_never_reads_does_not_block_the_caller() -> None:
+    with program("never reads", limits=Limits(call_within_s=1)) as implementation:
+        longer_than_a_pipe_holds = [torch.zeros(1)] * 2000
+        reply = implementation.start().perform(ask_for("count", *longer_than_a_pipe_holds))
+        assert reply == Failed(reason="ended by the guard: time limit of 1 s a call exceeded", definite=True)
+
+
+def test_a_program_in_any_language_needs_only_json_lines() -> None:
+    with program() as implementation:
+        assert (implementation.version, implementation.rules) == ("2", None)
         assert implementation.start().perform(ask_for("median")).sentence == "n1 median True"
 
 
@@ -355,8 +333,8 @@ def test_a_deadline_is_absolute_and_silence_is_not_definite(runtime: InChild) ->
 
 def test_it_ends_at_enough_replies(runtime: InChild) -> None:
     began = runtime.now()
-    answers = runtime.ask([adopt("0a", 100), adopt("1a", 1)], enough=1, until=began + 20)
-    assert runtime.now() - began < 0.9
+    answers = runtime.ask([adopt("0a", 60), adopt("1a", 1)], enough=1, until=began + 20)
+    assert runtime.now() - began < 0.5
     assert answers[0].reply == Failed(reason="not waited for: there were enough replies", definite=False)
 
 
