@@ -1,7 +1,8 @@
 """From the word on the command line to an implementation.
 
 ``reference``, ``hqde``, ... (the entry points of group ``hqde_ref.implementations``, and the peers by name),
-``module:attribute``, or ``cmd:./program --args``. A foreign implementation runs in a guarded child process; ours runs here.
+``module:attribute``, or ``cmd:./program --args``. A foreign implementation runs in a guarded child process; ours runs
+in this one.
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ class Server:
 def describe(error: BaseException) -> dict[str, Any]:
     """An exception as the protocol's error: its type, its text, where it was raised, and the whole traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = None
-    if frames:
+    place = getattr(error, "place", None)  # set where an exception came from another process
+    if frames and place is None:
         last = frames[-1]
         place = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno} in {last.name}"
     return {

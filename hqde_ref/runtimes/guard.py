@@ -55,17 +55,16 @@ class Watched:
         return list(self._known)
 
     def end(self) -> int:
-        """Kill them all, again and again while new ones come up; return how many would not die."""
+        """Kill and collect them all, again and again while new ones come up; return how many would not die."""
         until = time.monotonic() + END_WITHIN_S
         while time.monotonic() < until:
-            left = self.alive()
-            if not left:
-                return 0
-            for process in left:
+            for process in self.alive():
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            time.sleep(0.01)
             _reap(0)
+            if not self._known and not self._me.children():
+                return 0
+            time.sleep(0.01)
         return len(self.alive())
 
 

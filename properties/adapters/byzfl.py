@@ -1,8 +1,8 @@
 """``byzfl``: its aggregators, as a torch user gets them, with their default settings.
 
 Variants: the median of an even count is the midpoint; Krum sums the distances to n - f - 1 neighbours (its paper:
-n - f - 2), Multi-Krum takes n - f; the geometric median is smoothed (nu = 0.1) and iterated three times from zero; centred
-clipping starts at zero and keeps its last result for the next call. All of them compute in float32.
+n - f - 2), Multi-Krum takes n - f; the geometric median is smoothed (nu = 0.1) and iterated three times from zero;
+centred clipping starts at zero and keeps its last result for the next call. All of them compute in float32.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -25,7 +27,7 @@ from properties.adapters.hqde_local import PLANNERS, Byzantine
 from hqde.distributed import hierarchical_aggregator  # isort: skip
 from hqde.distributed.mapreduce_ensemble import MapReduceEnsembleManager  # isort: skip
 
-MOST_ACTORS = 32
+MOST_ACTORS = 20
 DEFAULT_BRANCHING = 4  # of its constructor
 
 RULES = frozenset(
@@ -136,7 +138,7 @@ class Node:
         try:
             return answer("hqde", PLANNERS.get(type(request), self._aggregate), request)
         except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            raise _in_actor(error) from None
 
     def close(self) -> None:
         self._shared.release(self._number)
@@ -173,6 +175,16 @@ class Node:
             for update in request.updates
         ]
         return Aggregated(result=self._shared.mapreduce().mapreduce_ensemble_aggregation(items, strategy))
+
+
+def _in_actor(error: Any) -> BaseException:
+    """What an actor fell over, with the place in the package's own code that Ray tells only as text."""
+    places = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
+    cause: BaseException = error.cause
+    if places:
+        file, line, function = places[-1]
+        cause.__dict__["place"] = f"{'/'.join(Path(file).parts[-2:])}:{line} in {function}"
+    return cause
 
 
 class Hqde:
