@@ -111,7 +111,8 @@ class Policy:
         topology: ``"flat"`` (one aggregator) or ``"tree"`` (means only: clause 3.7).
         faulty_max: f, with 3f < n (clause 4.1).
         branching: b of the aggregation tree.
-        outlier_factor: a contribution farther than this many median distances from the centre may be rejected.
+        outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
+            long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance.
         round_within_s: the whole round's time; training may take ``train_share`` of it.
     """
 
@@ -119,7 +120,7 @@ class Policy:
     topology: str = "flat"
     faulty_max: int = 0
     branching: int = 3
-    outlier_factor: float = 3.0
+    outlier_factor: float | None = 3.0
     round_within_s: float = 5.0
     train_share: float = 0.6
 
@@ -223,20 +224,24 @@ class Screen:
 
 @message
 class Combine:
-    """Add up rows (``masses`` given: leaf) or partial sums (inner node); divide if ``total`` is given (root).
+    """One node's share of a weighted mean: exact partial sums, in any grouping (clause 3.3).
 
     Attributes:
-        grid: one exponent per float block, fixed by the story for the whole round (exact, order-free sums).
-        workers: ids that are in the parts, in order.
+        parts: contributions (``leaf``) or partial sums of children.
+        workers: the members inside the parts, in order; ``masses`` are theirs.
+        grid: one exponent a float block, fixed by the story for the whole round.
+        leaf: the parts are contributions, to be multiplied by their masses.
+        root: divide, and give a packed result instead of a partial sum.
     """
 
     round: int
     layout: Layout
     parts: tuple[Payload, ...]
     workers: tuple[str, ...]
-    masses: tuple[float, ...] | None
+    masses: tuple[float, ...]
     grid: tuple[int, ...]
-    total: float | None
+    leaf: bool
+    root: bool
 
 
 @message
@@ -250,7 +255,7 @@ class Resolve:
     workers: tuple[str, ...]
     faulty_max: int
     rejections_max: int
-    outlier_factor: float
+    outlier_factor: float | None
 
 
 @message
@@ -546,6 +551,23 @@ class Answer:
 
     node: str
     reply: Reply
+
+
+@message
+class Span:
+    """One request's time at a host, for whoever watches a runtime.
+
+    Attributes:
+        start, finish: seconds on the runtime's clock.
+        outcome: name of the reply's type.
+    """
+
+    host: str
+    node: str
+    request: str
+    start: float
+    finish: float
+    outcome: str
 
 
 class Node(Protocol):

@@ -1,0 +1,176 @@
+"""Certificates: how good an output is, from the contributions and the output alone.
+
+They are computed in float64 from the rows themselves and share nothing with the solvers, so they judge anybody's
+output as they judge ours.
+
+Source: HQDE clauses 4.5, 4.7 and 6.7; Minsker 2015 (arXiv:1308.1334) for the radius, Lagrange duality for the gap.
+Pure: no clock, no randomness, no input or output; arguments are never changed. A certificate says nothing about
+which rows were honest: its bounds hold if at most ``faulty_max`` rows were not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_finite
+from hqde_ref.errors import LayoutError
+
+__all__ = ["Certificate", "certify_geometric_median"]
+
+_BLOCK_VALUES = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What is known about an output.
+
+    rule: the rule that the output is judged by.
+    count, faulty_max: n rows, of which f may be anything.
+    excess: how far the output is from what the rule allows; 0.0 means it is exactly right. For the geometric median
+        the subgradient norm over the sum of weights; for coordinate-wise rules the greatest distance of a coordinate
+        from the interval it must lie in; for selections the score over the best score, less 1.
+    because: one sentence for a person.
+    subgradient_norm: G, the least norm of a subgradient of the weighted sum of distances at the output (geometric
+        median only); in units of weight, so that 1 is one contribution's pull.
+    gap: upper bound on f(output) - min f, in units of distance times weight (geometric median only).
+    radius_factor: C such that |output - z| <= C * max over honest i of |x_i - z| for every z, or None where f and G
+        are too large for such a bound (geometric median only).
+    """
+
+    rule: str
+    count: int
+    faulty_max: int
+    excess: float
+    because: str
+    subgradient_norm: float | None = None
+    gap: float | None = None
+    radius_factor: float | None = None
+
+
+def certify_geometric_median(
+    updates: Updates, output: Tensor, *, faulty_max: int, weights: Sequence[float] | Tensor | None = None
+) -> Certificate:
+    """Judge ``output`` as a geometric median of ``updates``.
+
+    Args:
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        output: (d,) on the same device, of any floating dtype.
+        faulty_max: f; the f heaviest rows are taken to be faulty for the radius.
+        weights: n positive numbers, None for 1 each.
+    Raises:
+        TooFewContributions, LayoutError, NotFinite, ConfigurationError: as the rule itself; NotFinite for the output.
+    """
+    rule = "geometric_median"
+    rows, point = _judged(rule, updates, output)
+    check_count(rule, count=len(rows), faulty_max=faulty_max)
+    given = check_weights(rule, weights, count=len(rows))
+    far = _distances(rows, point)
+    w = torch.tensor(given, dtype=torch.float64)
+    there = far == 0.0
+    pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
+    rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
+    pull, lean = _pull_and_lean(rows, point, pulls, rest)
+    norm = max(0.0, pull - float(w[there].sum()))
+    total, heaviest = math.fsum(given), math.fsum(sorted(given)[len(given) - faulty_max :])
+    factor = _radius_factor((heaviest + norm) / (total - heaviest) if total > heaviest else 1.0)
+    gap = min(_dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0), norm * _reach(far, w))
+    return Certificate(
+        rule=rule,
+        count=len(rows),
+        faulty_max=faulty_max,
+        excess=norm / total,
+        subgradient_norm=norm,
+        gap=gap,
+        radius_factor=factor,
+        because=_median_sentence(norm, gap, factor, faulty_max),
+    )
+
+
+def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: int) -> str:
+    found = "is a geometric median" if norm == 0.0 else f"leaves a pull of {norm:.3g} contributions (gap {gap:.3g})"
+    bound = (
+        "and no radius can be promised" if factor is None else f"and lies within {factor:.4g} honest radii of any point"
+    )
+    return f"the output {found} {bound} with {faulty_max} faulty rows"
+
+
+def _judged(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    rows = as_rows(updates, rule=rule)
+    if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted=f"a floating row of {rows[0].numel()} on {rows[0].device}",
+            got=f"{tuple(output.shape)} {output.dtype} on {output.device}",
+            do="pass the rule's result",
+        )
+    require_finite(rule, rows)
+    require_finite(f"the certificate of {rule}", [output])
+    return rows, output.detach().to(torch.float64)
+
+
+def _differences(rows: Sequence[Tensor], point: Tensor) -> Iterator[Tensor]:
+    """Yield (n, m) float64 blocks of rows - point."""
+    step = max(256, _BLOCK_VALUES // len(rows))
+    for low in range(0, point.numel(), step):
+        block = torch.stack([row[low : low + step] for row in rows]).to(torch.float64)
+        yield block.sub_(point[low : low + step])
+
+
+def _distances(rows: Sequence[Tensor], point: Tensor) -> Tensor:
+    """Return |x_i - point|, (n,) float64 on the CPU, without overflow or underflow on squaring."""
+    squares = torch.zeros(len(rows), dtype=torch.float64, device=point.device)
+    tops = torch.ones_like(squares)
+    if rows[0].dtype == torch.float64:  # squares of narrower types fit into float64 as they are
+        tops.zero_()
+        for block in _differences(rows, point):
+            tops = torch.maximum(tops, block.abs().amax(dim=1))
+        tops.clamp_min_(1e-300)
+    for block in _differences(rows, point):
+        squares += block.div_(tops[:, None]).square_().sum(dim=1)
+    return (squares.sqrt() * tops).cpu()
+
+
+def _pull_and_lean(rows: Sequence[Tensor], point: Tensor, pulls: Tensor, rest: Tensor) -> tuple[float, float]:
+    """Return |R| and <R/|R|, sum_i rest_i (x_i - point)> for R = sum_i pulls_i (x_i - point)."""
+    both = torch.stack([pulls, rest]).to(point.device)
+    square = inner = 0.0
+    for block in _differences(rows, point):
+        pull, lean = both[0] @ block, both[1] @ block
+        square += float(pull @ pull)
+        inner += float(pull @ lean)
+    norm = math.sqrt(square)
+    return norm, inner / norm if norm > 0.0 else 0.0
+
+
+def _weighted_middle(far: Tensor, w: Tensor) -> float:
+    order = torch.argsort(far)
+    mass = w[order].cumsum(0)
+    return float(far[order[int(torch.searchsorted(mass, mass[-1] / 2).clamp_max(len(far) - 1))]])
+
+
+def _radius_factor(share: float) -> float | None:
+    """Return 1 / sqrt(1 - share^2), share being (weight of the faulty + G) / weight of the honest."""
+    return 1.0 / math.sqrt(1.0 - share * share) if share < 1.0 else None
+
+
+def _dual_gap(far: Tensor, w: Tensor, rest: Tensor, norm: float, lean: float) -> float:
+    """Return f(output) less the value of a dual point: the unit pulls, with what is left spread by ``rest``."""
+    spread = float(rest.sum())
+    if norm == 0.0 or spread == 0.0:
+        return 0.0 if norm == 0.0 else math.inf
+    shrink = norm * float((rest / w).max()) / spread
+    return max(0.0, (shrink * float(w @ far) + lean / spread) / (1.0 + shrink))
+
+
+def _reach(far: Tensor, w: Tensor) -> float:
+    """Return an upper bound on |output - optimum|: 2 sum_S w d / (w_S - w_rest), for the best S of nearest rows."""
+    order = torch.argsort(far)
+    mass, cost = w[order].cumsum(0), (w * far)[order].cumsum(0)
+    majority = 2.0 * mass - mass[-1]
+    usable = majority > 1e-12 * mass[-1]
+    return float((2.0 * cost[usable] / majority[usable]).min())

@@ -1,0 +1,206 @@
+"""The one gate that every kernel and rule lets its input through, and the order that content gives to rows.
+
+Updates are a sequence of 1-D tensors, or one (n, d) tensor (an "arena"), of one dtype, device and length.
+
+Source: HQDE clauses 0.1, 0.3, 0.5, 0.6, 0.7 and 4.9.
+Pure: no clock, no randomness, no input or output; arguments are never changed. Nothing here copies a row, pads,
+broadcasts or drops one: what does not fit is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+
+__all__ = [
+    "Updates",
+    "as_rows",
+    "check_count",
+    "check_weights",
+    "choose_block_length",
+    "content_classes",
+    "content_order",
+    "require_finite",
+    "wide_dtype",
+]
+
+Updates: TypeAlias = Tensor | Sequence[Tensor]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_KEYS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_FEW = 8
+# An elementwise operation on more than 32768 elements makes torch open an OpenMP region: slow on a busy machine.
+_CPU_BLOCK = 32768
+_GPU_BLOCK = 1 << 22
+
+
+def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
+    """Return the rows of ``updates`` as detached views, after checking that they fit together.
+
+    Args:
+        updates: n one-dimensional tensors of length d, or one (n, d) tensor.
+        rule: who asks; the errors name it.
+    Raises:
+        TooFewContributions: there is no row.
+        LayoutError: a row is not a 1-D floating tensor, or its dtype, device or length is not the first row's.
+    """
+    if isinstance(updates, Tensor):
+        if updates.dim() != 2:
+            _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(updates.shape)}")
+        rows = updates.detach().unbind(0)
+    else:
+        rows = tuple(updates)
+    if not rows:
+        raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
+    for index, row in enumerate(rows):
+        if not isinstance(row, Tensor):
+            _misfit(rule, "torch tensors", f"{type(row).__name__} in row {index}")
+        if row.dim() != 1:
+            _misfit(rule, "1-D rows", f"shape {tuple(row.shape)} in row {index}", "flatten each contribution first")
+    first = rows[0]
+    if first.dtype not in _FLOATS:
+        _misfit(
+            rule,
+            "float16, bfloat16, float32 or float64 rows",
+            f"{first.dtype} in row 0",
+            "aggregate integer and boolean entries by their lower median (clause 0.8)",
+        )
+    _compare(rule, "dtype", [row.dtype for row in rows])
+    _compare(rule, "device", [row.device for row in rows])
+    _compare(rule, "length", [row.numel() for row in rows])
+    return tuple(row.detach() for row in rows)
+
+
+def _compare(rule: str, what: str, found: Sequence[object]) -> None:
+    odd = [index for index, value in enumerate(found) if value != found[0]]
+    if odd:
+        listed = ", ".join(map(str, odd[:_FEW])) + (", ..." if len(odd) > _FEW else "")
+        _misfit(
+            rule,
+            f"one {what} in all rows ({found[0]}, as in row 0)",
+            f"{found[odd[0]]} in row(s) {listed}",
+            "reject misshapen contributions before aggregating (clause 0.6)",
+        )
+
+
+def _misfit(rule: str, wanted: str, got: str, do: str = "pass one row per contribution") -> None:
+    raise LayoutError(what=f"updates of {rule}", wanted=wanted, got=got, do=do)
+
+
+def check_count(rule: str, *, count: int, faulty_max: int, needed: int | None = None) -> None:
+    """Refuse a nonsensical ``faulty_max``, and fewer rows than ``needed`` (by default 2 * faulty_max + 1).
+
+    Raises:
+        ConfigurationError: ``faulty_max`` is not an integer of at least 0.
+        TooFewContributions: ``count`` is below ``needed``.
+    """
+    if isinstance(faulty_max, bool) or not isinstance(faulty_max, int) or faulty_max < 0:
+        raise ConfigurationError(
+            setting=f"faulty_max of {rule}",
+            wanted="an integer of at least 0",
+            got=faulty_max,
+            do="say how many contributions may hold anything at all",
+        )
+    least = 2 * faulty_max + 1 if needed is None else needed
+    if count < least:
+        raise TooFewContributions(rule=rule, faulty_max=faulty_max, needed=least, got=count)
+
+
+def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count: int) -> tuple[float, ...]:
+    """Return ``count`` positive finite weights as floats; ``None`` means 1.0 each.
+
+    Raises:
+        LayoutError: the number of weights is not the number of rows.
+        ConfigurationError: a weight is not a finite number above 0.
+    """
+    if weights is None:
+        return (1.0,) * count
+    values = tuple(float(value) for value in (weights.tolist() if isinstance(weights, Tensor) else weights))
+    if len(values) != count:
+        raise LayoutError(
+            what=f"weights of {rule}",
+            wanted=f"{count} (one per row)",
+            got=str(len(values)),
+            do="give every contribution exactly one weight",
+        )
+    for index, value in enumerate(values):
+        if not (math.isfinite(value) and value > 0.0):
+            raise ConfigurationError(
+                setting=f"weight {index} of {rule}",
+                wanted="finite and above 0",
+                got=value,
+                do="leave out a contribution that should not count",
+            )
+    return values
+
+
+def require_finite(rule: str, rows: Sequence[Tensor]) -> None:
+    """Refuse rows that hold NaN or an infinity; costs one read of the rows.
+
+    A row's sum is finite unless the row is not, or its sum overflows; only then is the row looked at closely.
+
+    Raises:
+        NotFinite: it names the rows.
+    """
+    if rows[0].is_meta:
+        return  # Tensors without data: shapes are all that can be checked.
+    total = torch.stack([torch.sum(row, dtype=wide_dtype(row.dtype)) for row in rows])
+    suspects = (~torch.isfinite(total)).nonzero().flatten().tolist()
+    bad = tuple(index for index in suspects if not bool(torch.isfinite(rows[index]).all()))
+    if bad:
+        raise NotFinite(rule=rule, rows=bad)
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that values of ``dtype`` are accumulated in: float32 at least (clause 0.9)."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def choose_block_length(row: Tensor, *, rows_held: int, cache_bytes: int = 5 << 20, least: int = 8192) -> int:
+    """Return how many coordinates to handle at once so that ``rows_held`` buffers of that length stay in cache."""
+    if row.device.type != "cpu":
+        return _GPU_BLOCK
+    length = _CPU_BLOCK
+    while length > least and rows_held * length * row.element_size() > cache_bytes:
+        length //= 2
+    return length
+
+
+def content_classes(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
+    """Return the indices of equal rows together, the classes ordered lexicographically by the rows' bits.
+
+    0.0 and -0.0 count as equal. Rules add rows and break ties in this order, so that the order of arrival leaves
+    no trace (clause 0.3). Rows that differ early, as all but colluding ones do, cost next to nothing.
+    """
+    length, start, step = rows[0].numel(), 0, 64
+    classes = [list(range(len(rows)))]
+    while start < length and any(len(members) > 1 for members in classes):
+        stop = min(length, start + step)
+        classes = [part for members in classes for part in _split_class(rows, members, start, stop)]
+        start, step = stop, min(step * 16, _CPU_BLOCK)
+    return tuple(map(tuple, classes))
+
+
+def content_order(rows: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the indices of ``rows`` ordered by content, then by index; see ``content_classes``."""
+    return tuple(index for members in content_classes(rows) for index in members)
+
+
+def _split_class(rows: Sequence[Tensor], members: list[int], start: int, stop: int) -> list[list[int]]:
+    if len(members) == 1:
+        return [members]
+    # Adding 0.0 turns -0.0 into 0.0.
+    pieces = torch.stack([rows[index][start:stop] for index in members]).add_(0.0).view(_KEYS[rows[0].element_size()])
+    if bool((pieces == pieces[:1]).all()):
+        return [members]
+    distinct, places = torch.unique(pieces, dim=0, return_inverse=True)
+    parts: list[list[int]] = [[] for _ in range(len(distinct))]
+    for index, place in zip(members, places.tolist(), strict=True):
+        parts[place].append(index)
+    return parts

@@ -1,0 +1,81 @@
+"""Weighted mean: the rule that tolerates no faulty contribution, and what all others are measured against.
+
+Source: HQDE clauses 2.2, 3.3, 3.4; Blanchard et al. 2017, Lemma 1, for why one faulty row owns it.
+Pure: no clock, no randomness, no input or output; arguments are never changed. It is never offered as robust.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
+from hqde_ref.core.kernels.rows import (
+    Updates,
+    as_rows,
+    check_count,
+    check_weights,
+    choose_block_length,
+    require_finite,
+    wide_dtype,
+)
+
+__all__ = ["fast_weighted_mean", "weighted_mean"]
+
+_RULE = "weighted_mean"
+
+
+def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[float] | Tensor | None = None) -> Tensor:
+    """Return the weighted mean with bits that do not depend on order, list or arena, or any tree over the rows.
+
+    Args:
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        faulty_max: accepted for the sake of a common signature; no number of faulty rows is tolerated.
+        weights: n positive numbers, None for 1 each.
+    Returns:
+        A new row (d,) of the same dtype and device.
+    Raises:
+        TooFewContributions, LayoutError, NotFinite, ConfigurationError: for rows or weights that do not fit.
+    """
+    rows = as_rows(updates, rule=_RULE)
+    check_count(_RULE, count=len(rows), faulty_max=faulty_max, needed=1)
+    return exact_weighted_mean(rows, check_weights(_RULE, weights, count=len(rows)))
+
+
+def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | None = None) -> Tensor:
+    """Return the weighted mean at the speed of memory; the order of the rows shows in the last bits.
+
+    Accumulates in float32 for 16-bit rows. Same arguments, result and errors as ``weighted_mean``. An (n, d) tensor
+    is read by one matrix-vector product, a list in cache-sized blocks.
+    """
+    rows = as_rows(updates, rule=_RULE)
+    given = check_weights(_RULE, weights, count=len(rows))
+    total = math.fsum(given)
+    shares = [weight / total for weight in given]
+    if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
+        result = torch.mv(updates.detach().T, torch.tensor(shares, dtype=updates.dtype, device=updates.device))
+    else:
+        result = _blockwise(rows, shares)
+    # A row that is not finite leaves a result that is not; only then are the rows looked at.
+    if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
+        require_finite(_RULE, rows)
+    return result
+
+
+def _blockwise(rows: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    wide = wide_dtype(result.dtype)
+    step = choose_block_length(result, rows_held=2)
+    buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
+    for low in range(0, result.numel(), step):
+        out = result[low : low + step]
+        part = out if result.dtype == wide else buffer[: out.numel()]
+        torch.mul(rows[0][low : low + step].to(wide), shares[0], out=part)
+        for row, share in zip(rows[1:], shares[1:], strict=True):
+            part.add_(row[low : low + step], alpha=share)
+        if part is not out:
+            out.copy_(part)
+    return result

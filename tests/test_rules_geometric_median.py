@@ -1,0 +1,263 @@
+"""The geometric median and its certificate against slow oracles (clauses 0.1, 0.3, 0.5, 4.5, 4.6, 4.7)."""
+
+import math
+
+import numpy
+import pytest
+import torch
+from torch import Tensor
+
+from hqde_ref.core.certificates import certify_geometric_median
+from hqde_ref.core.rules.geometric_median import blockwise_geometric_median, geometric_median
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+
+
+def seeded(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def slow_median(rows: Tensor, steps: int = 20000) -> numpy.ndarray:
+    """Weiszfeld in plain NumPy for optima that lie on no input; many steps from the mean of the nearer half."""
+    x = rows.double().numpy()
+    middle = numpy.median(x, axis=0)
+    near = numpy.argsort(numpy.linalg.norm(x - middle, axis=1))[: len(x) // 2 + 1]
+    y = x[near].mean(axis=0)
+    for _ in range(steps):
+        pull = 1.0 / numpy.linalg.norm(x - y, axis=1)
+        after = (pull[:, None] * x).sum(axis=0) / pull.sum()
+        if numpy.abs(after - y).max() <= 1e-16 * numpy.abs(y).max():
+            break
+        y = after
+    return y
+
+
+def slow_subgradient(rows: Tensor, output: Tensor) -> float:
+    x, y = rows.double().numpy(), output.double().numpy()
+    far = numpy.linalg.norm(x - y, axis=1)
+    pull = ((x - y)[far > 0] / far[far > 0, None]).sum(axis=0)
+    return max(0.0, float(numpy.linalg.norm(pull)) - int((far == 0).sum()))
+
+
+@pytest.mark.parametrize(("count", "length"), [(3, 2), (5, 3), (17, 3), (16, 100), (10, 30000), (40, 7000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_agrees_with_plain_weiszfeld(count: int, length: int, dtype: torch.dtype) -> None:
+    rows = seeded(count, length, dtype=dtype, seed=count)
+    result = geometric_median(rows, faulty_max=1)
+    assert result.dtype == dtype
+    error = numpy.abs(result.double().numpy() - slow_median(rows, 3000)).max()
+    assert error <= 6 * torch.finfo(dtype).eps + 1e-12
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e12, 1e18, 1e30])
+def test_outliers_of_any_size_cost_no_digit(size: float) -> None:
+    rows = 1.0 + 1e-3 * seeded(16, 20000, seed=2)
+    rows[12:] *= size
+    rows = rows.float()
+    result = geometric_median(rows, faulty_max=4)
+    error = numpy.abs(result.double().numpy() - slow_median(rows, 500)).max()
+    assert error <= 1.01 * 2.0**-24 * 2
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+@pytest.mark.parametrize("shape", [(9, 4), (9, 40000)])
+def test_scale_does_not_matter(scale: float, shape: tuple[int, int]) -> None:
+    rows = (seeded(*shape, seed=4) * scale).float()
+    certificate = certify_geometric_median(rows, geometric_median(rows, faulty_max=2), faulty_max=2)
+    assert certificate.excess < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1e300])
+def test_float64_reaches_to_its_own_limits(scale: float) -> None:
+    rows = seeded(7, 5, seed=5) * scale
+    rows[6] = 1e300
+    certificate = certify_geometric_median(rows, geometric_median(rows, faulty_max=2), faulty_max=2)
+    assert certificate.excess < 1e-9
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[0.0], [0.0], [0.0], [1.0], [4.0]],
+        [[3.0], [1.0], [2.0]],
+        [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [0.1, 0.05]],
+        [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [7.0, 7.0], [2.0, 2.0]],
+    ],
+)
+def test_an_optimum_on_an_input_is_that_input_to_the_bit(values: list[list[float]]) -> None:
+    rows = torch.tensor(values)
+    result = geometric_median(rows, faulty_max=1)
+    assert any(torch.equal(result, row) for row in rows)
+    certificate = certify_geometric_median(rows, result, faulty_max=1)
+    assert (certificate.subgradient_norm, certificate.gap) == (0.0, 0.0)
+
+
+def test_an_input_just_inside_and_just_outside_the_optimum_is_told_apart() -> None:
+    """Three unit pulls against one row's weight: |R| <= w decides, here at |R| = w (1 +- 1e-6)."""
+    for slack, on_input in ((-1e-6, True), (1e-6, False)):
+        angle = math.acos((1.0 + slack) / 2.0)
+        rows = torch.tensor(
+            [[0.0, 0.0], [math.cos(angle), math.sin(angle)], [math.cos(angle), -math.sin(angle)]], dtype=torch.float64
+        )
+        result = geometric_median(rows, faulty_max=0)
+        assert torch.equal(result, rows[0]) is on_input
+        assert certify_geometric_median(rows, result, faulty_max=0).excess < 1e-9
+
+
+def test_two_rows_and_even_lines_give_the_middle_of_the_optimal_segment() -> None:
+    assert geometric_median(torch.tensor([[0.0, 2.0], [4.0, 4.0]]), faulty_max=0).tolist() == [2.0, 3.0]
+    assert geometric_median(torch.tensor([[0.0], [1.0], [3.0], [10.0]]), faulty_max=1).tolist() == [2.0]
+    assert geometric_median(torch.tensor([[0.0], [1.0]]), faulty_max=0, weights=[1.0, 3.0]).tolist() == [1.0]
+    assert geometric_median(torch.tensor([[7.0, -1.0]]), faulty_max=0).tolist() == [7.0, -1.0]
+
+
+@pytest.mark.parametrize("length", [3, 60000])
+def test_collinear_rows_give_their_median(length: int) -> None:
+    direction, places = seeded(length, seed=6), torch.tensor([5.0, 1.0, 2.0, 9.0, -4.0], dtype=torch.float64)
+    rows = (places[:, None] * direction).float()
+    assert torch.equal(geometric_median(rows, faulty_max=2), rows[2])
+
+
+def test_weights_count_as_copies() -> None:
+    rows = seeded(5, 4, seed=7)
+    copied = torch.cat([rows, rows[1:2], rows[3:4], rows[3:4]])
+    weighted = geometric_median(rows, faulty_max=0, weights=[1.0, 2.0, 1.0, 3.0, 1.0])
+    assert torch.allclose(weighted, geometric_median(copied, faulty_max=0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (8, 50000)])
+def test_order_list_and_arena_leave_no_trace(shape: tuple[int, int]) -> None:
+    rows = seeded(*shape, seed=8, dtype=torch.float32)
+    rows[5] = rows[2]
+    wanted, kept = geometric_median(rows, faulty_max=2), rows.clone()
+    for seed in range(4):
+        order = torch.randperm(8, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(geometric_median(rows[order], faulty_max=2), wanted)
+        assert torch.equal(geometric_median([rows[i].clone() for i in order.tolist()], faulty_max=2), wanted)
+    assert torch.equal(rows, kept)
+
+
+def test_a_majority_of_equal_rows_is_the_result_whatever_the_rest() -> None:
+    for rest in (1.0, 1e-30, 1e30):
+        rows = torch.cat([torch.full((4, 9), 0.3), seeded(3, 9, dtype=torch.float32) * rest])
+        assert torch.equal(geometric_median(rows, faulty_max=3), rows[0])
+
+
+def test_a_spike_outside_the_centre_sample_does_no_harm() -> None:
+    """The centre is chosen on a sample of coordinates; an outlier that looks best there must not stay the centre."""
+    rows = 1.0 + 1e-3 * seeded(9, 50000, seed=9)
+    rows[0] = rows[1:].mean(dim=0)
+    rows[0, 4999] = 1e25
+    result = geometric_median(rows.float(), faulty_max=2)
+    assert certify_geometric_median(rows.float(), result, faulty_max=2).excess < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("length", [10, 40000])
+def test_half_precision_is_as_good_as_its_last_bit(dtype: torch.dtype, length: int) -> None:
+    rows = seeded(9, length, seed=10, dtype=dtype)
+    result = geometric_median(rows, faulty_max=2)
+    wanted = torch.from_numpy(slow_median(rows, 2000))
+    assert result.dtype == dtype
+    allowed = 0.51 * torch.finfo(dtype).eps * wanted.abs().clamp_min(1e-2)
+    assert bool(((result.double() - wanted).abs() <= allowed).all())
+
+
+@pytest.mark.parametrize(("count", "faulty_max"), [(9, 1), (10, 2), (9, 3), (10, 4)])
+def test_the_radius_constant_is_attained(count: int, faulty_max: int) -> None:
+    """Honest rows where the tangents from y touch the unit circle, faulty ones far behind y: the ratio is 1.000."""
+    share = faulty_max / (count - faulty_max)
+    constant = 1.0 / math.sqrt(1.0 - share * share)
+    up, down = ([1.0 / constant, sign * math.sqrt(1.0 - 1.0 / constant**2)] for sign in (1.0, -1.0))
+    rows = torch.tensor([up, down] * ((count - faulty_max) // 2) + [[1e9, 0.0]] * faulty_max, dtype=torch.float64)
+    result = geometric_median(rows, faulty_max=faulty_max)
+    assert float(result.norm()) / constant == pytest.approx(1.0, abs=1e-6)
+    certificate = certify_geometric_median(rows, result, faulty_max=faulty_max)
+    assert certificate.radius_factor == pytest.approx(constant, rel=1e-9)
+
+
+@pytest.mark.parametrize("faulty_max", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [9, 10])
+def test_kappa_is_attained(count: int, faulty_max: int) -> None:
+    """p honest rows at the faulty ones' place, the others at 0: the error reaches sqrt(kappa V)."""
+    honest = count - faulty_max
+    p = math.ceil((count - 2 * faulty_max) / 2)
+    values = [0.0] * (honest - p) + [1.0] * (p + faulty_max)
+    rows = torch.tensor(values, dtype=torch.float64)[:, None] * torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    kappa = count / (count - 2 * faulty_max) if count % 2 == 0 else (count - 1) / (count + 1 - 2 * faulty_max)
+    mean = rows[:honest].mean(dim=0)
+    variance = float(((rows[:honest] - mean) ** 2).sum()) / honest
+    candidates = [geometric_median(rows, faulty_max=faulty_max)]
+    if count % 2 == 0:  # both ends of the optimal segment are geometric medians; ours is its middle
+        assert torch.equal(candidates[0], torch.tensor([1.5, 2.0], dtype=torch.float64))
+        candidates = [rows[-1]]
+        assert certify_geometric_median(rows, rows[-1], faulty_max=faulty_max).subgradient_norm == 0.0
+    assert float(((candidates[0] - mean) ** 2).sum()) / (kappa * variance) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_certificate_measures_other_peoples_errors(scale: float) -> None:
+    rows = seeded(9, 20, seed=11) * scale
+    for output in (rows.mean(dim=0), rows[3], rows.median(dim=0).values):
+        certificate = certify_geometric_median(rows, output, faulty_max=2)
+        assert certificate.subgradient_norm == pytest.approx(slow_subgradient(rows, output), rel=1e-9)
+        best = torch.from_numpy(slow_median(rows))
+        true_gap = float((rows - output).norm(dim=1).sum() - (rows - best).norm(dim=1).sum())
+        assert certificate.gap is not None
+        assert true_gap <= certificate.gap * (1 + 1e-9) <= 60 * true_gap
+
+
+def test_the_certificate_bounds_the_distance_for_any_faulty_choice() -> None:
+    rows = seeded(10, 3, seed=12)
+    rows[7:] += 5.0
+    for output in (geometric_median(rows, faulty_max=3), rows[:7].mean(dim=0), rows.median(dim=0).values):
+        certificate = certify_geometric_median(rows, output, faulty_max=3)
+        if certificate.radius_factor is not None:
+            centre = rows[:7].mean(dim=0)
+            radius = float((rows[:7] - centre).norm(dim=1).max())
+            assert float((output - centre).norm()) <= certificate.radius_factor * radius
+
+
+def test_the_certificate_says_what_it_found() -> None:
+    rows = torch.tensor([[0.0], [0.0], [0.0], [1.0], [4.0]])
+    good = certify_geometric_median(rows, torch.tensor([0.0]), faulty_max=1)
+    assert good.because == (
+        "the output is a geometric median and lies within 1.033 honest radii of any point with 1 faulty rows"
+    )
+    stuck = certify_geometric_median(rows, torch.tensor([1.0]), faulty_max=1)
+    assert (
+        stuck.because == "the output leaves a pull of 1 contributions (gap 1.62) "
+        "and lies within 1.155 honest radii of any point with 1 faulty rows"
+    )
+    assert certify_geometric_median(rows, torch.tensor([9.0]), faulty_max=1).radius_factor is None
+
+
+def test_blocks_are_medians_by_themselves() -> None:
+    rows = seeded(7, 10, seed=13)
+    result = blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (4, 10)))
+    assert torch.equal(result[:4], geometric_median(rows[:, :4], faulty_max=2))
+    assert torch.equal(result[4:], geometric_median(rows[:, 4:], faulty_max=2))
+    with pytest.raises(LayoutError, match=r"blocks of geometric_median: wanted ranges that cover 0..10 in order"):
+        blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (5, 10)))
+
+
+def test_bad_input_is_refused_by_name() -> None:
+    rows = seeded(5, 3, dtype=torch.float32)
+    with pytest.raises(TooFewContributions, match="geometric_median with faulty_max=3 needs at least 7"):
+        geometric_median(rows, faulty_max=3)
+    with pytest.raises(ConfigurationError, match="faulty_max of geometric_median must be an integer of at"):
+        geometric_median(rows, faulty_max=-1)
+    with pytest.raises(LayoutError, match=r"updates of geometric_median: wanted one dtype in all rows \(torch.float32"):
+        geometric_median([*rows, rows[0].double()], faulty_max=1)
+    with pytest.raises(LayoutError, match=r"one length in all rows \(3, as in row 0\), got 2 in row\(s\) 1;"):
+        geometric_median([rows[0], rows[1][:2], rows[2]], faulty_max=1)
+    with pytest.raises(LayoutError, match=r"one device in all rows \(cpu, as in row 0\), got meta in row\(s\) 1"):
+        geometric_median([rows[0], rows[1].to("meta"), rows[2]], faulty_max=1)
+    with pytest.raises(LayoutError, match=r"torch.int64 in row 0; aggregate integer and boolean entries"):
+        geometric_median(torch.ones(3, 2, dtype=torch.int64), faulty_max=1)
+    with pytest.raises(LayoutError, match="1-D rows, got shape"):
+        geometric_median([torch.ones(2, 2)] * 3, faulty_max=1)
+    with pytest.raises(LayoutError, match=r"got a tensor of shape \(3,\)"):
+        geometric_median(torch.ones(3), faulty_max=1)
+    rows[1, 2], rows[4, 0] = math.nan, math.inf
+    with pytest.raises(NotFinite, match=r"geometric_median was given NaN or infinity in row\(s\) 1, 4; screen"):
+        geometric_median(rows, faulty_max=1)
