@@ -245,16 +245,21 @@ def test_nothing_survives_when_the_parent_is_killed() -> None:
         from tests.test_in_child import ask_for, program
         implementation = program()
         orphan = implementation.start().perform(ask_for("abandon")).sentence
-        print(orphan, implementation._host.running[0].program(), flush=True)
+        print(orphan, implementation._host.running[0].program(), implementation._host.folder, flush=True)
         time.sleep(600)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pids = [int(word) for word in parent.stdout.readline().split()]
+        *words, folder = parent.stdout.readline().split()
+        pids = [int(word) for word in words]
         assert [is_alive(pid) for pid in pids] == [True, True]
         parent.kill()
     assert wait_until_dead(pids) == []
+    until = time.monotonic() + 10
+    while Path(folder).exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +332,7 @@ def test_a_deadline_is_absolute_and_silence_is_not_definite(runtime: InChild) ->
     began = runtime.now()
     answers = runtime.ask([adopt("0a", 60), adopt("1a", 0)], enough=2, until=began + 0.3)
     assert 0.3 <= runtime.now() - began < 0.5
-    assert answers[0].reply == Failed(reason="no answer by the deadline", definite=False)
+    assert answers[0].reply == Failed(reason="late", definite=False)
     assert isinstance(answers[1].reply, Adopted)
 
 
@@ -335,7 +340,7 @@ def test_it_ends_at_enough_replies(runtime: InChild) -> None:
     began = runtime.now()
     answers = runtime.ask([adopt("0a", 60), adopt("1a", 1)], enough=1, until=began + 20)
     assert runtime.now() - began < 0.5
-    assert answers[0].reply == Failed(reason="not waited for: there were enough replies", definite=False)
+    assert answers[0].reply == Failed(reason="late", definite=False)
 
 
 def test_an_equal_call_joins_the_one_in_flight_and_another_attempt_does_not(runtime: InChild) -> None:
@@ -348,11 +353,26 @@ def test_an_equal_call_joins_the_one_in_flight_and_another_attempt_does_not(runt
     assert other.reply.digest == "2"
 
 
+def test_a_retry_gets_the_reply_that_came_in_after_the_deadline(runtime: InChild) -> None:
+    call = Call(node="1r", request=Begin(seed=20))
+    runtime.ask([call], enough=1, until=runtime.now() + 0.05)
+    time.sleep(0.5)
+    (answer,) = runtime.ask([call], enough=1, until=runtime.now() + 20)
+    (once_more,) = runtime.ask([call], enough=1, until=runtime.now() + 20)
+    assert (answer.reply.digest, once_more.reply.digest) == ("1", "2")
+
+
 def test_a_late_answer_belongs_to_no_ask(runtime: InChild) -> None:
     runtime.ask([Call(node="1l", request=Begin(seed=30))], enough=1, until=runtime.now() + 0.05)
     time.sleep(0.5)
     (answer,) = runtime.ask([adopt("1l", 0)], enough=1, until=runtime.now() + 20)
     assert isinstance(answer.reply, Adopted)
+
+
+def test_a_node_that_its_host_does_not_know_is_a_definite_failure(runtime: InChild) -> None:
+    answers = runtime.ask([adopt("0?", 0), adopt("9x", 0)], enough=2, until=runtime.now() + 20)
+    assert [answer.reply.reason for answer in answers] == ["there is no node '0?'", "there is no node '9x'"]
+    assert all(answer.reply.definite for answer in answers)
 
 
 def test_an_empty_ask_is_answered_at_once(runtime: InChild) -> None:

@@ -74,7 +74,7 @@ class Child:
                 started = psutil.Process(self._process.pid).children()
                 if started:
                     return min(started, key=psutil.Process.create_time).pid
-            time.sleep(0.01)
+            self.wait(time.monotonic() + 0.01)
         raise RuntimeFault(what="a child", problem=self.gone, do="ask for its process while it runs")
 
     def tail(self) -> str:

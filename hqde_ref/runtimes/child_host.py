@@ -49,13 +49,14 @@ class Host:
 
     def __init__(self, command: Sequence[str], limits: Limits) -> None:
         self._command, self._limits = tuple(command), limits
-        self._folder = Path(tempfile.mkdtemp(prefix="hqde-child-"))
-        _link_ourselves(self._folder / "path")
+        self.folder = Path(tempfile.mkdtemp(prefix="hqde-child-"))
+        _link_ourselves(self.folder / "path")
         self._running: list[Child] = []  # at most one; a list, so that the finalizer can see it
-        self._finalizer = weakref.finalize(self, _clean_up, self._running, self._folder, os.getpid())
+        self._finalizer = weakref.finalize(self, _clean_up, self._running, self.folder, os.getpid())
         self._start_due = math.inf
         self._posted: dict[int, Posted] = {}
         self._ids = 0
+        self._stopping = False
         self._starts = 0
         self.hello: Hello | None = None
         self.trouble: str | None = None  # why the last child is gone
@@ -82,9 +83,9 @@ class Host:
             return
         self.hello, self.trouble, self.advice = None, None, ""
         environment = dict(os.environ)
-        places = [str(self._folder / "path"), *filter(None, [environment.get("PYTHONPATH")])]
+        places = [str(self.folder / "path"), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(places)
-        environment |= {FOLDER: str(self._folder), INCARNATION: str(self._starts)}
+        environment |= {FOLDER: str(self.folder), INCARNATION: str(self._starts)}
         self._starts += 1
         self._running.append(Child(self._command, self._limits, environment))
         self._start_due = time.monotonic() + self._limits.start_within_s
@@ -99,7 +100,7 @@ class Host:
         body = {"verb": "perform", **items[0]} if len(items) == 1 else {"verb": "batch", "calls": items}
         name = f"{posted.id}.request.safetensors" if tensors else None
         if name:
-            wire.write_tensors(self._folder / name, tensors)
+            wire.write_tensors(self.folder / name, tensors)
         self._say({"id": posted.id, **body, "tensors": name})
         self._posted[posted.id] = posted
         self._hasten()
@@ -143,13 +144,18 @@ class Host:
 
     def close(self, *, within_s: float = 5.0) -> None:
         """Ask the child to stop, then end it with all that it started; nothing survives."""
-        if self._running and self.hello is not None and not self._posted:
-            child = self._running[0]
-            self._say({"verb": "stop"})
-            until = time.monotonic() + within_s
-            while child.gone is None and time.monotonic() < until:
-                child.wait(until)
+        self.ask_to_stop()
+        until = time.monotonic() + within_s
+        while self._stopping and self._running and self._running[0].gone is None and time.monotonic() < until:
+            self._running[0].wait(until)
         self._finalizer()
+
+    def ask_to_stop(self) -> None:
+        """Let an idle child stop in its own way; ``close`` waits for it."""
+        if self._running and self.hello is not None and not self._posted and not self._stopping:
+            self._stopping = True
+            self._say({"verb": "stop"})
+            self._running[0].wait(time.monotonic())
 
     def _say(self, document: dict[str, Any]) -> None:
         self._running[0].send(json.dumps(document, allow_nan=False, separators=(",", ":")).encode())
@@ -167,7 +173,7 @@ class Host:
                 self.trouble, self.advice = str(error.get("text")), str(error.get("do", ""))
             case {"id": int(number)} if self.hello is not None and number in self._posted:
                 posted = self._posted.pop(number)
-                (self._folder / f"{number}.request.safetensors").unlink(missing_ok=True)
+                (self.folder / f"{number}.request.safetensors").unlink(missing_ok=True)
                 posted.replies = self._replies(posted, document)
                 self._hasten()
             case _:
@@ -193,8 +199,8 @@ class Host:
             return {}
         if not isinstance(name, str) or Path(name).name != name:
             raise WireError(what="tensors", wanted=f"a file name in ${FOLDER}", got=repr(name), do="write it there")
-        tensors = wire.read_tensors(self._folder / name)
-        (self._folder / name).unlink(missing_ok=True)
+        tensors = wire.read_tensors(self.folder / name)
+        (self.folder / name).unlink(missing_ok=True)
         return tensors
 
     def _hasten(self) -> None:
@@ -210,7 +216,7 @@ class Host:
         failed = Failed(reason=self.trouble, definite=True)
         for posted in self._posted.values():
             posted.replies = (failed,) * len(posted.calls)
-            (self._folder / f"{posted.id}.request.safetensors").unlink(missing_ok=True)
+            (self.folder / f"{posted.id}.request.safetensors").unlink(missing_ok=True)
         self._posted.clear()
 
 

@@ -19,7 +19,8 @@ from typing import Any, TextIO
 from torch import Tensor
 
 from hqde_ref import wire
-from hqde_ref.messages import Node
+from hqde_ref.errors import HqdeError
+from hqde_ref.messages import Failed, Node
 from hqde_ref.runtimes.protocol import FOLDER, INCARNATION, PROTOCOL
 
 
@@ -130,16 +131,21 @@ class Server:
     def _reply(self, call: dict[str, Any], given: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Any]:
         try:
             request = wire.decode(call["request"], given)
-            return {"reply": wire.encode(self._node(call["node"]).perform(request), tensors)}
+            node = self._node(call["node"])
+            if node is None:
+                return {"reply": wire.encode(Failed(reason=f"there is no node {call['node']!r}", definite=True))}
+            return {"reply": wire.encode(node.perform(request), tensors)}
         except (Exception, SystemExit) as error:
             traceback.print_exc()
             return {"error": describe(error)}
 
-    def _node(self, name: str) -> Node:
+    def _node(self, name: str) -> Node | None:
         if name not in self._nodes:
             build = getattr(self._implementation, "node", None)
-            start = self._implementation.start
-            self._nodes[name] = build(name, self._incarnation) if build is not None else start()
+            made = self._implementation.start() if build is None else build(name, self._incarnation)
+            if made is None:
+                return None
+            self._nodes[name] = made
         return self._nodes[name]
 
 
@@ -147,7 +153,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     """An exception as the protocol's error: its type, its text, where it was raised, and the whole traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     place = getattr(error, "place", None)  # set where an exception came from another process
-    if frames and place is None:
+    if frames and place is None and not isinstance(error, HqdeError):  # whose sentences are complete
         last = frames[-1]
         place = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno} in {last.name}"
     return {
@@ -187,4 +193,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # taking torch down in order takes longer than some tests

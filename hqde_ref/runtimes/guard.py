@@ -20,6 +20,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ import psutil
 
 SHORTEST_PAUSE_S = 0.05
 END_WITHIN_S = 10.0
+FOLDER = "HQDE_CHILD_FOLDER"  # as in protocol.py
 MIB = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
@@ -118,13 +120,22 @@ def _start(command: list[str]) -> int:
     return process.pid
 
 
+def _ends_of(command: int) -> list[int]:
+    """A file descriptor that becomes readable when the command ends, where there is such a thing: nobody waits then."""
+    try:
+        return [os.pidfd_open(command)]
+    except (AttributeError, OSError):
+        return []
+
+
 def watch(command: int, leash: int, memory: int, watched: Watched) -> dict[str, object]:
     """Wait until there is a reason to end; say which."""
     parent = os.getppid()
     pause = SHORTEST_PAUSE_S
+    wakers = [leash, *_ends_of(command)]
     while True:
-        readable, _, _ = select.select([leash], [], [], pause)
-        if readable or os.getppid() != parent:
+        readable, _, _ = select.select(wakers, [], [], pause)
+        if leash in readable or os.getppid() != parent:
             return {"ended": "leash"}
         code = _reap(command)
         if code is not None:
@@ -142,6 +153,7 @@ def main(arguments: list[str]) -> int:
     leash, report, memory_mib = int(arguments[0]), int(arguments[1]), int(arguments[2])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    parent = os.getppid()
     watched = Watched()
     outcome: dict[str, object] = {"ended": "guard"}
     try:
@@ -152,6 +164,8 @@ def main(arguments: list[str]) -> int:
         outcome["survivors"] = watched.end()
         with contextlib.suppress(OSError):
             os.write(report, json.dumps(outcome).encode())
+        if os.getppid() != parent and FOLDER in os.environ:  # nobody else is left to remove it
+            shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
     return 0
 
 

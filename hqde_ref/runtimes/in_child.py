@@ -25,9 +25,17 @@ from hqde_ref.runtimes.foreign import ForeignImplementation, ForeignNode
 __all__ = ["Command", "ForeignImplementation", "ForeignNode", "InChild", "Limits", "python_command"]
 
 
-class InChild:
-    """A runtime whose hosts are guarded child processes; each serves an object with ``node(name, incarnation)``.
+LATE = Failed(reason="late", definite=False)
 
+
+class InChild:
+    """A runtime whose hosts are guarded child processes.
+
+    Args:
+        hosts: the command of each host. What it serves is asked for ``node(name, incarnation)`` if it has that, which
+            may be None, else for ``start()``.
+        host_of: the host of a node; an unknown host or a ``LookupError`` says that there is no such node.
+        limits: of each host; a message may take ``call_within_s`` for each of its calls.
     Raises:
         RuntimeFault: naming the hosts that did not start within their limit (clause 1.2).
     """
@@ -65,15 +73,10 @@ class InChild:
                 return good >= enough or None not in replies
 
             wait_until(tuple(self._hosts.values()), until, done)
-            late = (
-                "no answer by the deadline"
-                if time.monotonic() >= until
-                else "not waited for: there were enough replies"
-            )
-            silent = Failed(reason=late, definite=False)
+            replies = [ticket.reply() for ticket in tickets]
+            self._in_flight = [one for one in self._in_flight if one.reply() is None or one not in tickets]
             return tuple(
-                Answer(node=call.node, reply=ticket.reply() or silent)
-                for call, ticket in zip(calls, tickets, strict=True)
+                Answer(node=call.node, reply=reply or LATE) for call, reply in zip(calls, replies, strict=True)
             )
 
     def fetch(self, payload: Payload) -> Tensor:
@@ -89,6 +92,8 @@ class InChild:
         """End every host and everything that it started."""
         with self._lock:
             for host in self._hosts.values():
+                host.ask_to_stop()
+            for host in self._hosts.values():
                 host.close()
 
     def __enter__(self) -> InChild:
@@ -98,23 +103,37 @@ class InChild:
         self.close()
 
     def _post(self, calls: Sequence[Call]) -> list[_Ticket]:
-        """Where the reply to each call will be: in a message that is on its way already, or in a new one."""
-        self._in_flight = [ticket for ticket in self._in_flight if ticket.posted.replies is None]
-        new: dict[str, list[Call]] = {}
+        """Where the reply to each call will be: in a message that is on its way already, or in a new one.
+
+        Late replies that came in meanwhile are forgotten, unless a call asks for one again.
+        """
+        tickets = [
+            one for one in self._in_flight if one.reply() is None or any(_is_same(call, one.call) for call in calls)
+        ]
+        new: dict[Host, list[Call]] = {}
         for call in calls:
-            own = new.setdefault(self._host_of(call.node), [])
-            if not any(_is_same(call, ticket.call) for ticket in self._in_flight) and not any(
-                _is_same(call, one) for one in own
-            ):
-                own.append(call)
-        for name, own in new.items():
-            if own:
-                posted = self._hosts[name].post([(call.node, call.request) for call in own])
-                self._in_flight += [_Ticket(call=call, posted=posted, place=place) for place, call in enumerate(own)]
-        return [next(ticket for ticket in self._in_flight if _is_same(call, ticket.call)) for call in calls]
+            if any(_is_same(call, ticket.call) for ticket in tickets):
+                continue
+            host = self._host(call.node)
+            if host is None:
+                nowhere = Failed(reason=f"there is no node {call.node!r}", definite=True)
+                tickets.append(_Ticket(call=call, posted=Posted(id=0, calls=(), replies=(nowhere,)), place=0))
+            elif not any(_is_same(call, one) for one in new.setdefault(host, [])):
+                new[host].append(call)
+        for host, own in new.items():
+            posted = host.post([(call.node, call.request) for call in own])
+            tickets += [_Ticket(call=call, posted=posted, place=place) for place, call in enumerate(own)]
+        self._in_flight = tickets
+        return [next(ticket for ticket in tickets if _is_same(call, ticket.call)) for call in calls]
+
+    def _host(self, node: str) -> Host | None:
+        try:
+            return self._hosts.get(self._host_of(node))
+        except LookupError:
+            return None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Ticket:
     """Where the reply to a call in flight will be."""
 

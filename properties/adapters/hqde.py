@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import logging
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from unittest import mock
 import ray
 
 from hqde_ref.messages import Aggregate, Aggregated, Reply, Request
+from hqde_ref.runtimes.protocol import FOLDER
 from properties.adapters.common import Inexpressible, answer, equal_masses
 from properties.adapters.hqde_local import PLANNERS, Byzantine
 
@@ -28,6 +30,7 @@ from hqde.distributed import hierarchical_aggregator  # isort: skip
 from hqde.distributed.mapreduce_ensemble import MapReduceEnsembleManager  # isort: skip
 
 MOST_ACTORS = 20
+LONGEST_FOLDER = 28  # Ray makes sockets deep inside, and a socket's path has 107 bytes at most
 DEFAULT_BRANCHING = 4  # of its constructor
 
 RULES = frozenset(
@@ -43,7 +46,10 @@ RULES = frozenset(
 def _start_ray() -> None:
     """A small Ray of our own, before the package starts one that might join somebody else's."""
     if not ray.is_initialized():
+        folder = os.environ.get(FOLDER, "")
+        private = f"{folder}/ray" if 0 < len(folder) <= LONGEST_FOLDER else None
         ray.init(
+            _temp_dir=private,
             address="local",
             num_cpus=2,
             include_dashboard=False,
