@@ -43,6 +43,10 @@ class _WithoutRaylet(io.TextIOBase):
     def flush(self) -> None:
         self._target.flush()
 
+    @property
+    def closed(self) -> bool:
+        return self._target.closed
+
     def isatty(self) -> bool:
         return self._target.isatty()
 

@@ -72,7 +72,8 @@ class System(Strict):
     workers: Annotated[int, Field(ge=1, le=10_000, strict=True)]
     hosts: Annotated[int, Field(ge=1, strict=True)]
     branching: Annotated[int, Field(strict=True)] = 3
-    topology: Literal["flat", "tree"] = "flat"
+    topology: Literal["flat", "tree", "sharded"] = "flat"
+    shards: Annotated[int, Field(ge=1, strict=True)] | None = None
     rule: str = "geometric_median"
     faulty_max: Annotated[int, Field(ge=0, strict=True)] = 0
     outlier_factor: Annotated[float, Field(ge=1)] | None = 3.0
@@ -92,6 +93,7 @@ class System(Strict):
         return Policy(
             rule=self.rule,
             topology=self.topology,
+            shards=(self.shards or self.hosts) if self.topology == "sharded" else 1,
             faulty_max=self.faulty_max,
             branching=self.branching,
             outlier_factor=self.outlier_factor,

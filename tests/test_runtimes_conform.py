@@ -122,7 +122,7 @@ def test_a_payload_travels_from_node_to_node_and_is_the_same_bytes(runtime: Runt
         until=runtime.now() + 20,
     )
     assert [answer.reply for answer in seen] == [Evaluated(accuracy=7.0, loss=7.0)] * 2
-    vector = runtime.fetch(made.state)
+    vector = runtime.fetch(made.state[0])
     assert vector.numel() == VECTOR_BYTES
     assert bool((vector == 7).all())
 

@@ -25,9 +25,11 @@ from hqde_ref.messages import Entry, Layout
 
 __all__ = [
     "digest",
+    "element_count",
     "find_misfit",
     "fingerprint",
     "float_blocks",
+    "is_float",
     "layout_of",
     "merge_rows",
     "pack",
@@ -65,11 +67,17 @@ def fingerprint(layout: Layout) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _count(entry: Entry) -> int:
+def element_count(entry: Entry) -> int:
+    """How many coordinates an entry has."""
     count = 1
     for size in entry.shape:
         count *= size
     return count
+
+
+def is_float(entry: Entry) -> bool:
+    """Whether an entry is floating; the others are integers or booleans."""
+    return entry.dtype in _FLOATS
 
 
 @lru_cache(maxsize=256)
@@ -77,7 +85,7 @@ def _places(layout: Layout) -> tuple[tuple[Entry, int, int], ...]:
     """Each entry with the half-open range of bytes it takes."""
     places, at = [], 0
     for entry in layout.entries:
-        stop = at + _count(entry) * _DTYPES[entry.dtype].itemsize
+        stop = at + element_count(entry) * _DTYPES[entry.dtype].itemsize
         places.append((entry, at, stop))
         at = -(-stop // _ALIGN) * _ALIGN
     return tuple(places)
@@ -95,8 +103,8 @@ def float_blocks(layout: Layout) -> tuple[tuple[int, int], ...]:
     blocks, at = [], 0
     for entry in layout.entries:
         if entry.dtype in _FLOATS:
-            blocks.append((at, at + _count(entry)))
-            at += _count(entry)
+            blocks.append((at, at + element_count(entry)))
+            at += element_count(entry)
     return tuple(blocks)
 
 
@@ -192,7 +200,7 @@ def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
     packed = torch.zeros(packed_bytes(layout), dtype=torch.uint8)
     float_at = integer_at = 0
     for entry, start, stop in _places(layout):
-        count, target = _count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
+        count, target = element_count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
         if entry.dtype in _FLOATS:
             target.copy_(floats[float_at : float_at + count])
             float_at += count
