@@ -58,14 +58,20 @@ def format_number(value: float | None) -> str:
     """Three significant digits; a dash for None."""
     if value is None:
         return "–"
-    return f"{value:.3g}" if math.isfinite(value) else {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
+    return _short(value, 3) if math.isfinite(value) else {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
 
 
-def format_share(value: float | None) -> str:
+def format_share(value: float | None, digits: int = 3) -> str:
     """A share of one in per cent; a dash for None."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{100 * value:.3g} %" if value < 10 else "> 999 %"
+    return f"{_short(100 * value, digits)}%" if value < 9.99 else "> 999%"
+
+
+def _short(value: float, digits: int) -> str:
+    """Significant digits, and an exponent without padding: 0.0144, 5.63e-7."""
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def accuracy_chart(runs: Sequence[RunSeen]) -> Chart:
@@ -85,7 +91,7 @@ def accuracy_chart(runs: Sequence[RunSeen]) -> Chart:
     return Chart(
         lines=_apart(lines),
         across=_labels(place),
-        down=tuple((100.0 - step, f"{step} %") for step in (0, 25, 50, 75, 100)),
+        down=tuple((100.0 - step, f"{step}%") for step in (0, 25, 50, 75, 100)),
         faults=_faults(runs, place),
         bound=(),
         area=(),
@@ -121,7 +127,7 @@ def error_chart(runs: Sequence[RunSeen]) -> Chart:
             for left, right, y in flat
         ),
         ratios=tuple(
-            (place[r.number], format_share(r.ratio), "over" if r.ratio > 1 else "within")
+            (place[r.number], format_share(r.ratio, 2), "over" if r.ratio > 1 else "within")
             for r in (lead.rounds if lead else ())
             if r.ratio is not None and len(place) <= _LABELS_MAX
         ),

@@ -44,7 +44,7 @@ class FaultSeen:
 
 @message
 class RoundSeen:
-    """One round of one run. ``limit`` is the distance that was allowed; ``fate`` gives each member's outcome."""
+    """One round of one run. ``limit`` is the distance from the centre that was allowed, where that is known."""
 
     number: int
     began: float
@@ -66,6 +66,13 @@ class RoundSeen:
     digest: str
     spans: tuple[SpanSeen, ...]
     faults: tuple[FaultSeen, ...]
+
+    def forgery(self, member: str) -> Literal["", "byzantine", "corrupt"]:
+        """Whether what a member sent was replaced by a lie, or damaged on the way."""
+        if member not in self.byzantine:
+            return ""
+        damaged = any(fault.action == "corrupt" and member in fault.hits for fault in self.faults)
+        return "corrupt" if damaged else "byzantine"
 
     @property
     def ratio(self) -> float | None:

@@ -97,10 +97,10 @@ def _verdict(findings: tuple[FindingSeen, ...] | None) -> tuple[str, Mood]:
 def _story(seen: Seen, lead: RunSeen) -> str:
     rule = next((r.rule for r in lead.rounds if r.rule), "the rule")
     runs = [run for run in seen.runs if run.world == lead.world and run.rounds]
-    ends = {str(run.variant): format_share(run.rounds[-1].accuracy) for run in runs}
+    ends: dict[str, str] = {run.variant: format_share(run.rounds[-1].accuracy) for run in runs}
     hosts = len([host for host in lead.hosts if host != "harness"])
     told = [f"{len(lead.members)} members on {hosts} hosts, {len(lead.rounds)} rounds."]
-    words = {
+    words: dict[str, str] = {
         "as written": f"As written ({rule.replace('_', ' ')}) the model ends at",
         "mean instead": "with a mean instead, at",
         "no faults": "without faults, at",
@@ -115,7 +115,7 @@ def _accuracy(seen: Seen, lead: RunSeen) -> Tile:
     if not lead.rounds:
         return Tile(title="Accuracy at the end", value="–", note="no round was recorded", mood="plain")
     end = lead.rounds[-1].accuracy
-    note = lead.variant
+    note: str = lead.variant
     if calm is not None and calm.rounds and calm is not lead:
         gap = 100 * (end - calm.rounds[-1].accuracy)
         note = f"{abs(gap):.1f} points {'below' if gap < 0 else 'above'} the run without faults"

@@ -11,6 +11,7 @@ from typing import Final
 
 from hqde_ref.messages import message
 from simulator.report_data import FaultSeen, RoundSeen, RunSeen, SpanSeen, natural
+from simulator.report_tables import FORGERIES
 from simulator.report_time import Stretch, Tick, TimeScale, format_seconds, plan_scale
 
 __all__ = ["Bar", "Hatch", "Lane", "Panel", "choose_rounds", "panel"]
@@ -28,7 +29,7 @@ _HARNESS = "harness"
 
 @message
 class Bar:
-    """A request at a host. ``kind`` picks the colour, ``liar`` the flag."""
+    """A request at a host. ``kind`` picks the colour, ``forgery`` the mark above it."""
 
     x: float
     width: float
@@ -36,13 +37,13 @@ class Bar:
     kind: str
     letter: str
     failed: bool
-    liar: bool
+    forgery: str
     tip: str
 
 
 @message
 class Hatch:
-    """A fault's stretch in a lane; ``icon`` stands at its beginning."""
+    """A fault's stretch in a lane; one with a ``label`` has that and an icon at its beginning."""
 
     x: float
     width: float
@@ -56,7 +57,7 @@ class Lane:
     """A host: its label, its place, what it did and what was done to it."""
 
     host: str
-    beside: tuple[tuple[str, bool], ...]
+    beside: tuple[tuple[str, str], ...]
     y: int
     height: int
     bars: tuple[Bar, ...]
@@ -84,7 +85,8 @@ def choose_rounds(run: RunSeen) -> tuple[RoundSeen, ...]:
     """The rounds worth drawing, as many as the limit on bars allows: faulty or refused ones first, then in order."""
     dull = [r for r in run.rounds if not r.faults and r.kind == "accepted"]
     telling = [r for r in run.rounds if r.faults or r.kind == "refused"]
-    chosen, room = [], BARS_DRAWN
+    chosen: list[RoundSeen] = []
+    room = BARS_DRAWN
     for seen in [*telling, *dull]:
         room -= len(seen.spans)
         if chosen and room < 0:
@@ -152,7 +154,7 @@ def _lane(host: str, seen: RoundSeen, run: RunSeen, scale: TimeScale, y: int) ->
             bars[-1] = _join(before, bar)
         else:
             bars.append(bar)
-    beside = tuple((member, member in seen.byzantine) for member in run.members if run.seats.get(member) == host)
+    beside = tuple((member, seen.forgery(member)) for member in run.members if run.seats.get(member) == host)
     return Lane(
         host=host,
         beside=beside,
@@ -179,8 +181,7 @@ def _bar(span: SpanSeen, seen: RoundSeen, scale: TimeScale, y: int) -> Bar:
     width = max(scale.at(span.finish) - x, _LEAST)
     failed = span.outcome == "Failed"
     since, until = (format_seconds(time - seen.began) for time in (span.start, span.finish))
-    liar = span.node in seen.byzantine and span.request == "Train" and not failed
-    lie = "\nByzantine: what it sent was replaced by a forgery" if liar else ""
+    forgery = seen.forgery(span.node) if span.request == "Train" and not failed else ""
     return Bar(
         x=x,
         width=round(width, 3),
@@ -188,14 +189,14 @@ def _bar(span: SpanSeen, seen: RoundSeen, scale: TimeScale, y: int) -> Bar:
         kind=span.request.lower() if span.request in KINDS else "other",
         letter=span.request[:1] if width >= _LETTER_FROM else "",
         failed=failed,
-        liar=liar,
+        forgery=forgery,
         tip=f"{span.node} on {span.host}: {span.request} → {span.outcome}\n"
-        f"{since} to {until} after the round began ({format_seconds(span.finish - span.start)}){lie}",
+        f"{since} to {until} after the round began ({format_seconds(span.finish - span.start)}){FORGERIES[forgery]}",
     )
 
 
 def _blur_together(before: Bar, bar: Bar) -> bool:
-    alike = (before.kind, before.failed, before.liar, before.y) == (bar.kind, bar.failed, bar.liar, bar.y)
+    alike = (before.kind, before.failed, before.forgery, before.y) == (bar.kind, bar.failed, bar.forgery, bar.y)
     return alike and bar.width <= _LEAST and bar.x - before.x < 2 * _LEAST
 
 
@@ -207,7 +208,7 @@ def _join(before: Bar, bar: Bar) -> Bar:
         kind=bar.kind,
         letter="",
         failed=bar.failed,
-        liar=bar.liar,
+        forgery=bar.forgery,
         tip=f"{before.tip}\n{bar.tip}",
     )
 

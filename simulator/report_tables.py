@@ -14,6 +14,11 @@ __all__ = ["Agreement", "Cell", "Matrix", "Row", "agreement", "matrix", "round_r
 MEMBERS_DRAWN: Final = 120
 ROUNDS_DRAWN: Final = 40
 ROWS_DRAWN: Final = 40
+FORGERIES: Final = {
+    "": "",
+    "byzantine": "\nByzantine: a forgery was delivered in its name",
+    "corrupt": "\nDamaged on the way: not the bits it sent",
+}
 Fate = Literal["used", "rejected", "missing", "idle", "unknown"]
 
 
@@ -23,7 +28,7 @@ class Cell:
 
     fate: Fate
     text: str
-    liar: bool
+    forgery: str
     over: bool
     tip: str
 
@@ -84,7 +89,7 @@ def cell(member: str, seen: RoundSeen) -> Cell:
     fate = fate_of(member, seen)
     score, limit = seen.scores.get(member), seen.limit
     over = fate == "used" and score is not None and limit is not None and score > limit
-    liar = member in seen.byzantine
+    forgery = seen.forgery(member)
     match fate:
         case "used" | "idle":
             text = fate if score is None else format_number(score)
@@ -97,10 +102,9 @@ def cell(member: str, seen: RoundSeen) -> Cell:
     return Cell(
         fate=fate,
         text=text if len(text) <= 14 else text[:13] + "…",
-        liar=liar,
+        forgery=forgery,
         over=over,
-        tip=f"{member}, round {seen.number}: {fate}\n{why(member, seen)}"
-        + ("\nByzantine: a forgery was delivered in its name" if liar else ""),
+        tip=f"{member}, round {seen.number}: {fate}\n{why(member, seen)}" + FORGERIES[forgery],
     )
 
 

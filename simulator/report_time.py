@@ -68,11 +68,13 @@ class TimeScale:
         plain = [piece for piece in self.stretches if not piece.broken]
         step = _nice_step(sum(piece.stop - piece.start for piece in plain) / _TICKS)
         found: list[Tick] = []
+        labels = [(piece.left + piece.right) / 2 for piece in self.breaks]
         for piece in plain:
             first, last = math.ceil((piece.start - origin) / step - 1e-9), math.floor((piece.stop - origin) / step)
             for index in range(first, last + 1):
                 at = self.at(origin + index * step)
-                if not found or at - found[-1].at >= _TICKS_APART:
+                covered = any(abs(at - label) < BREAK_WIDTH for label in labels)
+                if not covered and (not found or at - found[-1].at >= _TICKS_APART):
                     label = format_seconds(index * step, step=step)
                     found.append(Tick(at=at, label=label, minor=len(found) % 2 == 1))
         return tuple(found)
