@@ -126,6 +126,9 @@ def _run(path: Path, trace: Trace, scenario: Scenario | None) -> RunSeen:
     if world not in WORLDS or variant not in VARIANTS:
         wanted = f"a world of {', '.join(WORLDS)} and a variant of {', '.join(VARIANTS)}"
         raise WireError(what=str(path), wanted=wanted, got=f"{world}, {variant}", do="name a folder of hqde-sim run")
+    stray = next((event for event in trace.events if not isinstance(event, dict)), None)
+    if stray is not None:
+        raise WireError(what=str(path), wanted="events that are objects", got=repr(stray)[:80], do="run it again")
     events = [(str(event.get("event")), _Fields(event, f"{path}: event {i}")) for i, event in enumerate(trace.events)]
     spans = [_span(fields) for event, fields in events if event == "span"]
     faults = [fields for event, fields in events if event == "fault"]
@@ -133,7 +136,7 @@ def _run(path: Path, trace: Trace, scenario: Scenario | None) -> RunSeen:
     begins = [fields.number("began") for fields in ends]
     last = max((fields.whole("round") for fields in ends), default=0)
     rounds = []
-    for fields, began, after in zip(ends, begins, [*begins[1:], math.inf], strict=True):
+    for fields, began, after in zip(ends, begins, [*begins, math.inf][1:], strict=True):
         inside = tuple(span for span in spans if began <= span.start < after)
         rounds.append(_round(fields, inside, _faults_of(fields, faults, _lasting(scenario), last)))
     seats = {span.node: span.host for span in spans}
