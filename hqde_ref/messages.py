@@ -63,8 +63,9 @@ class Contribution:
     """What a worker sends in a round (clause 4.10: nothing it says of itself is believed).
 
     Attributes:
-        layout: fingerprint of the layout of the payload.
-        digest: xxh3-128 of the payload's bytes as the sender had them (clause 6.8).
+        payloads: the packed vector, cut into the round's shards (one in a flat round).
+        layout: fingerprint of the layout of the whole vector.
+        digests: xxh3-128 of each payload's bytes as the sender had them (clause 6.8).
         mass: the weight it asks for under a weighted mean.
         samples: how many examples it trained on in this round.
         loss: mean loss of its last step; None when it took none (E2) or the loss was not finite (E3).
@@ -74,9 +75,9 @@ class Contribution:
     round: int
     worker: str
     incarnation: int
-    payload: Payload
+    payloads: tuple[Payload, ...]
     layout: str
-    digest: str
+    digests: tuple[str, ...]
     mass: float
     samples: int
     loss: float | None
@@ -108,7 +109,9 @@ class Policy:
 
     Attributes:
         rule: a name in ``hqde_ref.core.rules.RULES``.
-        topology: ``"flat"`` (one aggregator) or ``"tree"`` (means only: clause 3.7).
+        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7) or ``"sharded"`` (coordinates are cut
+            over reducers; clause 3.8).
+        shards: into how many pieces vectors are cut; 1 unless sharded.
         faulty_max: f, with 3f < n (clause 4.1).
         branching: b of the aggregation tree.
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
@@ -118,6 +121,7 @@ class Policy:
 
     rule: str = "geometric_median"
     topology: str = "flat"
+    shards: int = 1
     faulty_max: int = 0
     branching: int = 3
     outlier_factor: float | None = 3.0
@@ -148,13 +152,18 @@ class Accepted:
     """A round that produced a result. Used, rejected and missing partition the members (clause 0.4)."""
 
     round: int
-    payload: Payload
-    digest: str
+    payloads: tuple[Payload, ...]
+    digests: tuple[str, ...]
     used: tuple[str, ...]
     rejected: Mapping[str, str]
     missing: Mapping[str, str]
     scores: Mapping[str, float]
     evidence: Evidence
+
+    @property
+    def digest(self) -> str:
+        """One text for all shards, to compare results by."""
+        return "+".join(self.digests)
 
 
 @message
@@ -175,32 +184,36 @@ Verdict: TypeAlias = Accepted | Refused
 
 @message
 class Begin:
-    """Ask a trusted node for the first state: freshly initialised weights."""
+    """Ask a trusted node for the first state: freshly initialised weights, cut into shards."""
 
     seed: int
+    shards: int = 1
 
 
 @message
 class Adopt:
-    """Give a worker the published state (clause 1.6)."""
+    """Give a worker the published state, shard by shard (clause 1.6)."""
 
     round: int
-    state: Payload
-    digest: str
+    state: tuple[Payload, ...]
+    digests: tuple[str, ...]
 
 
 @message
 class Train:
-    """Train from the published state ``base`` on rows [start, stop) of the training data, modulo its length.
+    """Train from the published state on rows [start, stop) of the training data, modulo its length.
 
-    A worker that does not hold that state answers ``Failed(UNKNOWN)`` (clauses 1.3, 1.4, 1.6).
+    Attributes:
+        base: digests of that state; a worker that does not hold it answers ``Failed(UNKNOWN)`` (clauses 1.4, 1.6).
+        shards: into how many pieces to cut the contribution.
     """
 
     round: int
-    base: str
+    base: tuple[str, ...]
     start: int
     stop: int
     steps: int
+    shards: int = 1
 
 
 @message
@@ -215,10 +228,16 @@ class Claim:
 
 @message
 class Screen:
-    """Look at these contributions: layout, digest, finiteness, magnitude (clauses 0.5, 0.6, 6.8)."""
+    """Look at these contributions, or shards of them: layout, digest, finiteness, magnitude (clauses 0.5, 0.6, 6.8).
+
+    Attributes:
+        layout: of the shard at hand.
+        declared: fingerprint of the layout of the whole vector, which each sender must have had.
+    """
 
     round: int
     layout: Layout
+    declared: str
     claims: tuple[Claim, ...]
 
 
@@ -263,7 +282,7 @@ class Evaluate:
     """Measure a state on held-out data, at a trusted node."""
 
     round: int
-    state: Payload
+    state: tuple[Payload, ...]
 
 
 @message
@@ -281,8 +300,8 @@ class Forge:
     worker: str
     attack: str
     options: Mapping[str, float]
-    known: tuple[Payload, ...]
-    base: Payload
+    known: tuple[tuple[Payload, ...], ...]
+    base: tuple[Payload, ...]
     layout: Layout
     seed: int
     template: Contribution | None
@@ -294,8 +313,8 @@ class Measure:
 
     round: int
     layout: Layout
-    honest: tuple[Payload, ...]
-    result: Payload
+    honest: tuple[tuple[Payload, ...], ...]
+    result: tuple[Payload, ...]
 
 
 # ------------------------------------------------------------------------------------------------ replies inside
@@ -305,8 +324,8 @@ class Measure:
 class Begun:
     """The first state and its layout."""
 
-    state: Payload
-    digest: str
+    state: tuple[Payload, ...]
+    digests: tuple[str, ...]
     layout: Layout
 
 
@@ -659,4 +678,12 @@ def replace_payloads(value: Any, change: Callable[[Payload], Payload]) -> Any:
 
 def payloads_in_reply(request: Request) -> int:
     """How many payloads the reply to this request carries (a host declares them before it runs)."""
-    return 1 if isinstance(request, Begin | Train | Combine | Resolve | Forge) else 0
+    match request:
+        case Train(shards=shards) | Begin(shards=shards):
+            return shards
+        case Forge(base=base):
+            return len(base)
+        case Combine() | Resolve():
+            return 1
+        case _:
+            return 0

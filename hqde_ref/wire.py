@@ -29,12 +29,11 @@ __all__ = ["decode", "dumps", "encode", "loads", "read_tensors", "write_tensors"
 @cache
 def _kinds() -> dict[str, type]:
     """Every message by name."""
-    kinds = {
+    return {
         name: kind
         for name, kind in vars(messages).items()
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == messages.__name__
     }
-    return kinds
 
 
 @cache
@@ -88,12 +87,12 @@ def decode(document: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
         WireError: for an unknown type, a missing, unknown or ill-typed field, or a tensor that is not there.
     """
     match document:
-        case {"$type": str(name), **fields}:
+        case {"$type": str(name)}:
             if name not in _kinds():
                 raise WireError(
                     what="$type", wanted="a message of this version", got=repr(name), do="see hqde_ref.messages"
                 )
-            values = {key: decode(item, tensors) for key, item in fields.items()}
+            values = {str(key): decode(item, tensors) for key, item in document.items() if key != "$type"}
             return _checked(name, values)
         case {"$tensor": str(key)}:
             if tensors is None or key not in tensors:

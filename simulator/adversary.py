@@ -44,7 +44,14 @@ class Adversary:
     """A runtime in which some members lie. ``told`` collects what became of it."""
 
     def __init__(
-        self, inner: Runtime, *, lies: Mapping[str, Lie], base: Payload, layout: Layout, round_number: int, seed: int
+        self,
+        inner: Runtime,
+        *,
+        lies: Mapping[str, Lie],
+        base: tuple[Payload, ...],
+        layout: Layout,
+        round_number: int,
+        seed: int,
     ) -> None:
         self._inner = inner
         self._lies = lies
@@ -74,7 +81,7 @@ class Adversary:
         return self._replace(answers, until) if lying else answers
 
     def _replace(self, answers: tuple[Answer, ...], until: float) -> tuple[Answer, ...]:
-        known = tuple(self.honest[member].payload for member in sorted(self.honest))
+        known = tuple(self.honest[member].payloads for member in sorted(self.honest))
         victims = [a for a in answers if a.node in self._lies and isinstance(a.reply, Contribution)]
         if not victims or not known:
             return answers
@@ -84,7 +91,7 @@ class Adversary:
         self.forged |= {member: reply for member, reply in forged.items() if isinstance(reply, Contribution)}
         return tuple(Answer(node=a.node, reply=forged.get(a.node, a.reply)) for a in answers)
 
-    def _forge(self, member: str, template: Contribution, known: tuple[Payload, ...]) -> Forge:
+    def _forge(self, member: str, template: Contribution, known: tuple[tuple[Payload, ...], ...]) -> Forge:
         lie = self._lies[member]
         return Forge(
             round=self._round,

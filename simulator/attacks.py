@@ -2,7 +2,7 @@
 
 Source: the names are the literature's; each function cites its paper. Pure: randomness comes as a generator.
 
-All colluders of a round send what one function returns. Rows are float rows (d,), all of one dtype; the result has it too.
+All colluders of a round send what one function returns. Rows are float rows (d,) of one dtype; the result has it too.
 """
 
 from __future__ import annotations

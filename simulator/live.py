@@ -1,4 +1,4 @@
-"""The same scenario against real Ray: real processes, killed with SIGKILL, stopped with SIGSTOP, slowed by stopping often.
+"""The same scenario against real Ray: real processes, killed by SIGKILL, stopped by SIGSTOP, slowed by many stops.
 
 Signals go to processes that this runtime started, by process id, and to nothing else.
 """
@@ -29,7 +29,7 @@ _SETTLE_S = 60.0
 
 
 class _WithoutRaylet(io.TextIOBase):
-    """Standard output without the raylet's report of each process that a fault has killed: the run reports it itself."""
+    """Standard output without the raylet's report of each process that a fault has killed: the run reports it."""
 
     def __init__(self, target: TextIO) -> None:
         self._target = target
@@ -42,6 +42,10 @@ class _WithoutRaylet(io.TextIOBase):
 
     def flush(self) -> None:
         self._target.flush()
+
+    @property
+    def closed(self) -> bool:
+        return self._target.closed
 
     def isatty(self) -> bool:
         return self._target.isatty()

@@ -7,6 +7,7 @@ measurements, then faults that end. Between rounds dead hosts are restarted, as 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hqde_ref import __version__
@@ -34,8 +35,6 @@ from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Lie, Moments
 from simulator.records import RoundRecord, Run, Strike, Variant
 from simulator.scenario import Byzantine, Corrupt, Crash, Pause, Scenario, Slow
-from simulator.streams import stream
-from simulator.targets import choose_targets
 from simulator.trace import Trace
 from simulator.worlds import World, place_seats
 
@@ -73,7 +72,7 @@ class _Running:
         self._variant = variant
         self._policy = policy_of(scenario, variant)
         self._faults = () if variant == "no faults" else scenario.faults
-        self._hits = [self._aim(index) for index in range(len(self._faults))]
+        self._hits = [scenario.aim(index) for index in range(len(self._faults))]
         self._fired = [0] * len(self._faults)
         self._down: list[str] = []
         self._origin = world.runtime.now()
@@ -83,13 +82,15 @@ class _Running:
         world.watch(self._note_span)
 
     def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
-        begun = _require(self._ask_harness("evaluator", Begin(seed=self._scenario.seed)), Begun)
-        state, digest = begun.state, begun.digest
+        begun = _require(
+            self._ask_harness("evaluator", Begin(seed=self._scenario.seed, shards=self._policy.shards)), Begun
+        )
+        state, digests = begun.state, begun.digests
         records = []
         for number in range(1, self._scenario.workload.rounds + 1):
-            record = self._round(number, state, digest, begun.layout)
+            record = self._round(number, state, digests, begun.layout)
             if isinstance(record.verdict, Accepted):
-                state, digest = record.verdict.payload, record.verdict.digest
+                state, digests = record.verdict.payloads, record.verdict.digests
             records.append(record)
             if progress is not None:
                 progress(number)
@@ -109,7 +110,7 @@ class _Running:
 
     # ---------------------------------------------------------------------------------------------- a round
 
-    def _round(self, number: int, state: Payload, digest: str, layout: Layout) -> RoundRecord:
+    def _round(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundRecord:
         began = self._since()
         self._trace.add("round began", began, round=number)
         self._begin_faults(number)
@@ -122,7 +123,7 @@ class _Running:
             seed=self._scenario.seed,
         )
         watched = Moments(adversary, round_number=number, reached=lambda stage: self._reach(number, stage))
-        verdict = training_round(watched, self._plan(number, state, digest, layout))
+        verdict = training_round(watched, self._plan(number, state, digests, layout))
         ended = self._since()
         self._note_lies(number, adversary)
         self._end_faults(number)
@@ -131,7 +132,7 @@ class _Running:
         self._note_round(record)
         return record
 
-    def _plan(self, number: int, state: Payload, digest: str, layout: Layout) -> RoundPlan:
+    def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
         work = self._scenario.workload
         return RoundPlan(
             round=number,
@@ -139,7 +140,7 @@ class _Running:
             seats=place_seats(self._scenario),
             layout=layout,
             state=state,
-            state_digest=digest,
+            state_digests=digests,
             policy=self._policy,
             batch_start=(number - 1) * work.batch,
             batch=work.batch,
@@ -154,13 +155,13 @@ class _Running:
         verdict: Verdict,
         adversary: Adversary,
         layout: Layout,
-        state: Payload,
+        state: tuple[Payload, ...],
     ) -> RoundRecord:
-        result = verdict.payload if isinstance(verdict, Accepted) else state
+        result = verdict.payloads if isinstance(verdict, Accepted) else state
         honest = tuple(member for member in sorted(adversary.honest) if member not in verdict.missing)
         measured = None
         if isinstance(verdict, Accepted) and honest:
-            rows = tuple(adversary.honest[member].payload for member in honest)
+            rows = tuple(adversary.honest[member].payloads for member in honest)
             request = Measure(round=number, layout=layout, honest=rows, result=result)
             measured = _require(self._ask_harness("observer", request), Measured)
         evaluated = _require(self._ask_harness("evaluator", Evaluate(round=number, state=result)), Evaluated)
@@ -184,18 +185,6 @@ class _Running:
 
     # ---------------------------------------------------------------------------------------------- faults
 
-    def _aim(self, index: int) -> tuple[str, ...]:
-        fault = self._faults[index]
-        on_members = isinstance(fault, Byzantine | Corrupt)
-        return choose_targets(
-            fault.target,
-            self._scenario.members if on_members else self._scenario.hosts,
-            draw=stream(self._scenario.seed, "target", index),
-            placement=fault.placement if isinstance(fault, Byzantine | Corrupt) else "random",
-            file=self._scenario.metadata.name,
-            where=f"faults[{index}]",
-        )
-
     def _lies(self, number: int) -> dict[str, Lie]:
         lies: dict[str, Lie] = {}
         for fault, hits in zip(self._faults, self._hits, strict=True):
@@ -209,7 +198,7 @@ class _Running:
                 case Pause(during=during) if during.rounds[0] == number:
                     self._strike(index, number, self._world.pause)
                 case Slow(during=during, factor=factor) if during.rounds[0] == number:
-                    self._strike(index, number, lambda host, by=factor: self._world.slow(host, by))
+                    self._strike(index, number, partial(self._world.slow, factor=factor))
                 case _:
                     pass
 

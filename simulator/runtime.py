@@ -1,7 +1,7 @@
 """The same story in virtual time: hosts that queue, crash, hang and crawl; messages that take their time.
 
-Source: ``docs/design.md``, the laws of ``ask``; HQDE section 6. Time is integer nanoseconds; events are ordered by (time,
-sequence); nothing iterates over a set. Nodes are the real ones, so what is simulated is the real coordinator.
+Source: ``docs/design.md``, the laws of ``ask``; HQDE section 6. Time is integer nanoseconds; events are ordered by
+(time, sequence); nothing iterates over a set. Nodes are the real ones, so what is simulated is the real coordinator.
 
 A host is one server with a queue. A message holds all calls of one ask to a host; its answers come back together. A
 crash answers what is in flight with a definite failure, as a broken connection does; a hung host answers nothing.

@@ -19,6 +19,8 @@ from hqde_ref.errors import HqdeError, ScenarioError
 from hqde_ref.messages import Policy
 from simulator.attacks import check_attack
 from simulator.harness import BIT_FLIP
+from simulator.streams import stream
+from simulator.targets import Placement, Strict, Target, choose_targets
 
 __all__ = [
     "Byzantine",
@@ -48,11 +50,7 @@ def _duration(value: object) -> float:
 Duration = Annotated[float, BeforeValidator(_duration)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Metadata(_Strict):
+class Metadata(Strict):
     """What the scenario is called and which clauses it exercises."""
 
     name: str
@@ -68,13 +66,14 @@ class Metadata(_Strict):
         return values
 
 
-class System(_Strict):
+class System(Strict):
     """The ensemble and how it aggregates."""
 
     workers: Annotated[int, Field(ge=1, le=10_000, strict=True)]
     hosts: Annotated[int, Field(ge=1, strict=True)]
     branching: Annotated[int, Field(strict=True)] = 3
-    topology: Literal["flat", "tree"] = "flat"
+    topology: Literal["flat", "tree", "sharded"] = "flat"
+    shards: Annotated[int, Field(ge=1, strict=True)] | None = None
     rule: str = "geometric_median"
     faulty_max: Annotated[int, Field(ge=0, strict=True)] = 0
     outlier_factor: Annotated[float, Field(ge=1)] | None = 3.0
@@ -94,6 +93,7 @@ class System(_Strict):
         return Policy(
             rule=self.rule,
             topology=self.topology,
+            shards=(self.shards or self.hosts) if self.topology == "sharded" else 1,
             faulty_max=self.faulty_max,
             branching=self.branching,
             outlier_factor=self.outlier_factor,
@@ -102,7 +102,7 @@ class System(_Strict):
         )
 
 
-class Workload(_Strict):
+class Workload(Strict):
     """What is trained and for how long."""
 
     dataset: Literal["digits"] = "digits"
@@ -112,7 +112,7 @@ class Workload(_Strict):
     steps: Annotated[int, Field(ge=1, strict=True)] = 5
 
 
-class NetworkModel(_Strict):
+class NetworkModel(Strict):
     """The simulated network; live runs have the real one."""
 
     latency: Duration = 0.001
@@ -120,30 +120,17 @@ class NetworkModel(_Strict):
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Fixed(_Strict):
-    """So many."""
-
-    fixed: Annotated[int, Field(ge=0, strict=True)]
-
-
-class FixedPercent(_Strict):
-    """So many of a hundred, rounded down."""
-
-    fixed_percent: Annotated[float, Field(ge=0, le=100)] = Field(alias="fixed-percent")
-
-
-Target = Literal["one", "all", "minority", "majority", "minority-third"] | Fixed | FixedPercent | tuple[str, ...] | str
 Stage = Literal["train", "screen", "combine", "publish"]
 
 
-class At(_Strict):
+class At(Strict):
     """A moment: before the first request of a stage goes out."""
 
     round: Annotated[int, Field(ge=1, strict=True)]
     stage: Stage = "train"
 
 
-class During(_Strict):
+class During(Strict):
     """Rounds from first to last, both included."""
 
     rounds: tuple[Annotated[int, Field(ge=1, strict=True)], Annotated[int, Field(ge=1, strict=True)]]
@@ -171,22 +158,22 @@ class AttackModel(BaseModel):
         return self
 
 
-class Byzantine(_Strict):
+class Byzantine(Strict):
     """Members lie."""
 
     action: Literal["byzantine"]
     target: Target = "minority-third"
-    placement: Literal["random", "spread", "packed"] = "random"
+    placement: Placement = "random"
     attack: AttackModel
     during: During
 
 
-class Corrupt(_Strict):
+class Corrupt(Strict):
     """One bit of what members send is flipped on the way."""
 
     action: Literal["corrupt"]
     target: Target = "one"
-    placement: Literal["random", "spread", "packed"] = "random"
+    placement: Placement = "random"
     during: During
 
     @property
@@ -194,7 +181,7 @@ class Corrupt(_Strict):
         return AttackModel.model_construct(name=BIT_FLIP)
 
 
-class Crash(_Strict):
+class Crash(Strict):
     """A host's process is killed; it is back before the next round, or never."""
 
     action: Literal["crash"]
@@ -203,7 +190,7 @@ class Crash(_Strict):
     restart: Literal["next-round", "never"] = "next-round"
 
 
-class Pause(_Strict):
+class Pause(Strict):
     """A host stops (SIGSTOP) for these rounds and then goes on."""
 
     action: Literal["pause"]
@@ -211,7 +198,7 @@ class Pause(_Strict):
     during: During
 
 
-class Slow(_Strict):
+class Slow(Strict):
     """A host takes ``factor`` times as long for these rounds."""
 
     action: Literal["slow"]
@@ -224,7 +211,7 @@ Fault = Annotated[Byzantine | Corrupt | Crash | Pause | Slow, Field(discriminato
 Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept"]
 
 
-class Expect(_Strict):
+class Expect(Strict):
     """What must come of it.
 
     ``healthy_gap``: final accuracy may fall short of a run without faults by at most this.
@@ -237,7 +224,7 @@ class Expect(_Strict):
     mean_gap: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """One file: a system, its workload, the faults, and what is expected."""
 
     api_version: Literal["hqde.sim/v1"] = Field(alias="apiVersion")
@@ -255,7 +242,22 @@ class Scenario(_Strict):
             last = fault.at.round if isinstance(fault, Crash) else fault.during.rounds[1]
             if last > self.workload.rounds:
                 raise ValueError(f"faults[{index}]: round {last} is after the last round, {self.workload.rounds}")
+            try:
+                self.aim(index)
+            except ValueError as error:
+                raise ValueError(f"faults[{index}].target: {error}") from None
         return self
+
+    def aim(self, index: int) -> tuple[str, ...]:
+        """The hosts or members that a fault hits: the same for the same file and seed."""
+        fault = self.faults[index]
+        on_members = isinstance(fault, Byzantine | Corrupt)
+        return choose_targets(
+            fault.target,
+            self.members if on_members else self.hosts,
+            draw=stream(self.seed, "target", index),
+            placement=fault.placement if isinstance(fault, Byzantine | Corrupt) else "random",
+        )
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -319,6 +321,10 @@ def _explain(error: ValidationError) -> tuple[str, str]:
             return path, f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; remove it")
         case "missing":
             return path, "is required and missing"
+        case "union_tag_invalid":
+            tag = str(first.get("ctx", {}).get("tag"))
+            near = difflib.get_close_matches(tag, sorted(_TAGS), n=1)
+            return f"{path}.action", f"unknown action {tag!r}; " + (f"did you mean {near[0]!r}?" if near else _ACTIONS)
         case "value_error":
             return path, str(first["msg"]).removeprefix("Value error, ")
         case _:
@@ -326,6 +332,7 @@ def _explain(error: ValidationError) -> tuple[str, str]:
             return path, f"wanted {wanted[0].lower()}{wanted[1:]}, got {first['input']!r}"
 
 
+_ACTIONS = "there are byzantine, corrupt, crash, pause and slow"
 _TAGS = frozenset({"byzantine", "corrupt", "crash", "pause", "slow", "Fixed", "FixedPercent", "tuple[str, ...]", "str"})
 
 
@@ -338,7 +345,7 @@ def _path(parts: list[int | str]) -> str:
 
 def _all_keys() -> set[str]:
     keys: set[str] = set()
-    models: list[type[BaseModel]] = [_Strict, AttackModel]
+    models: list[type[BaseModel]] = [Strict, AttackModel]
     while models:
         model = models.pop()
         models += model.__subclasses__()

@@ -1,7 +1,7 @@
 """One seed, split by name into independent random streams.
 
-A draw added in one place moves nothing elsewhere: each name has a generator of its own, seeded by SHA-256 of the seed and
-the name. No ``hash()``, so PYTHONHASHSEED has no say.
+A draw added in one place moves nothing elsewhere: each name has a generator of its own, seeded by SHA-256 of the seed
+and the name. No ``hash()``, so PYTHONHASHSEED has no say.
 """
 
 from __future__ import annotations

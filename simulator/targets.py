@@ -1,16 +1,37 @@
-"""Which hosts or members a fault hits: drawn from a stream of its own, so that the same file and seed hit the same ones."""
+"""Which hosts or members a fault hits: drawn from a stream of its own, so the same file and seed hit the same ones."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
-from hqde_ref.errors import ScenarioError
-from simulator.scenario import Fixed, FixedPercent, Target
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["choose_targets", "target_count"]
+__all__ = ["Fixed", "FixedPercent", "Placement", "Strict", "Target", "choose_targets", "target_count"]
+
+
+class Strict(BaseModel):
+    """A part of a scenario: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Fixed(Strict):
+    """So many."""
+
+    fixed: Annotated[int, Field(ge=0, strict=True)]
+
+
+class FixedPercent(Strict):
+    """So many of a hundred, rounded down."""
+
+    fixed_percent: Annotated[float, Field(ge=0, le=100)] = Field(alias="fixed-percent")
+
+
+Target = Literal["one", "all", "minority", "majority", "minority-third"] | Fixed | FixedPercent | tuple[str, ...] | str
+Placement = Literal["random", "spread", "packed"]
 
 
 def target_count(target: Target, *, population: int) -> int:
@@ -41,14 +62,12 @@ def choose_targets(
     population: Sequence[str],
     *,
     draw: Random,
-    placement: Literal["random", "spread", "packed"] = "random",
-    file: str = "scenario",
-    where: str = "faults",
+    placement: Placement = "random",
 ) -> tuple[str, ...]:
     """Names, in the order of the population.
 
     Raises:
-        ScenarioError: for a name that is not in the population, or more than there are.
+        ValueError: for a name that is not in the population, or more than there are.
     """
     if isinstance(target, str) and target not in ("one", "all", "minority", "majority", "minority-third"):
         target = (target,)
@@ -57,11 +76,11 @@ def choose_targets(
             if name not in population:
                 near = difflib.get_close_matches(name, population, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; there are {population[0]} to {population[-1]}"
-                raise ScenarioError(file=file, where=f"{where}.target", problem=f"there is no {name!r}{hint}")
+                raise ValueError(f"there is no {name!r}{hint}")
         return tuple(name for name in population if name in target)
     count = target_count(target, population=len(population))
     if count > len(population):
-        raise ScenarioError(file=file, where=f"{where}.target", problem=f"wanted {count} of only {len(population)}")
+        raise ValueError(f"wanted {count} of only {len(population)}")
     match placement:
         case "random":
             chosen = sorted(draw.sample(range(len(population)), count))

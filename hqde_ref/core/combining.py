@@ -44,7 +44,7 @@ def combine(request: Combine, parts: Sequence[Tensor]) -> Tensor:
 
 
 def lower_median(table: Tensor, masses: Sequence[float] | None = None) -> Tensor:
-    """Coordinate-wise lower (weighted) median of integer rows (n, k): the least value with half the mass at or below it.
+    """Coordinate-wise lower (weighted) median of integer rows (n, k): the least value with half the mass up to it.
 
     The reading of clause 0.8 for integer and boolean buffers.
     """
@@ -111,7 +111,7 @@ def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: 
     honest, left = len(kept) + dropped - faulty_max, len(kept) - faulty_max
     if rule == "geometric_median":
         certificate = certify_geometric_median(kept, result, faulty_max=faulty_max)
-        # Theory, crash line: however the rejections fell, this many honest rows must sit at the median to hold it there.
+        # However the rejections fell, so many honest rows must rest at the median to hold it there.
         resting = -(-(len(kept) - 2 * faulty_max) // 2)
         return Evidence(
             rule=rule,

@@ -13,6 +13,7 @@ import difflib
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -24,9 +25,11 @@ from hqde_ref.messages import Entry, Layout
 
 __all__ = [
     "digest",
+    "element_count",
     "find_misfit",
     "fingerprint",
     "float_blocks",
+    "is_float",
     "layout_of",
     "merge_rows",
     "pack",
@@ -64,11 +67,17 @@ def fingerprint(layout: Layout) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _count(entry: Entry) -> int:
+def element_count(entry: Entry) -> int:
+    """How many coordinates an entry has."""
     count = 1
     for size in entry.shape:
         count *= size
     return count
+
+
+def is_float(entry: Entry) -> bool:
+    """Whether an entry is floating; the others are integers or booleans."""
+    return entry.dtype in _FLOATS
 
 
 @lru_cache(maxsize=256)
@@ -76,7 +85,7 @@ def _places(layout: Layout) -> tuple[tuple[Entry, int, int], ...]:
     """Each entry with the half-open range of bytes it takes."""
     places, at = [], 0
     for entry in layout.entries:
-        stop = at + _count(entry) * _DTYPES[entry.dtype].itemsize
+        stop = at + element_count(entry) * _DTYPES[entry.dtype].itemsize
         places.append((entry, at, stop))
         at = -(-stop // _ALIGN) * _ALIGN
     return tuple(places)
@@ -94,15 +103,15 @@ def float_blocks(layout: Layout) -> tuple[tuple[int, int], ...]:
     blocks, at = [], 0
     for entry in layout.entries:
         if entry.dtype in _FLOATS:
-            blocks.append((at, at + _count(entry)))
-            at += _count(entry)
+            blocks.append((at, at + element_count(entry)))
+            at += element_count(entry)
     return tuple(blocks)
 
 
 @lru_cache(maxsize=256)
 def row_dtype(layout: Layout) -> torch.dtype:
     """The dtype of the float row: the widest of its entries; float32 where there is none."""
-    kinds = {_FLOATS[e.dtype] for e in layout.entries if e.dtype in _FLOATS}
+    kinds: set[torch.dtype] = {_FLOATS[e.dtype] for e in layout.entries if e.dtype in _FLOATS}
     if len(kinds) == 1:
         return next(iter(kinds))
     return torch.float64 if torch.float64 in kinds else torch.float32
@@ -183,7 +192,7 @@ def split_rows(packed: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
 def _is_gapless(layout: Layout) -> bool:
     places = _places(layout)
     one_kind = len({entry.dtype for entry in layout.entries}) == 1
-    return one_kind and all(stop == start for (_, _, stop), (_, start, _) in zip(places, places[1:], strict=False))
+    return one_kind and all(stop == start for (_, _, stop), (_, start, _) in pairwise(places))
 
 
 def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
@@ -191,7 +200,7 @@ def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
     packed = torch.zeros(packed_bytes(layout), dtype=torch.uint8)
     float_at = integer_at = 0
     for entry, start, stop in _places(layout):
-        count, target = _count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
+        count, target = element_count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
         if entry.dtype in _FLOATS:
             target.copy_(floats[float_at : float_at + count])
             float_at += count

@@ -58,9 +58,9 @@ def _require_integer(setting: str, value: object, least: int, do: str) -> None:
         raise ConfigurationError(setting=setting, wanted=f"an integer of at least {least}", got=value, do=do)
 
 
-def as_graph(plan: TreePlan) -> nx.DiGraph:
+def as_graph(plan: TreePlan) -> nx.DiGraph[tuple[int, int]]:
     """The plan as an arborescence whose nodes are (level, index), edges from parent to child (clause 3.2)."""
-    graph: nx.DiGraph = nx.DiGraph()
+    graph: nx.DiGraph[tuple[int, int]] = nx.DiGraph()
     graph.add_node((0, 0))
     for level in range(plan.depth):
         for index in range(plan.levels[level]):

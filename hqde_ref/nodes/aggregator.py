@@ -46,7 +46,11 @@ class Aggregator:
     def perform(self, request: Request, /) -> Reply:
         match request:
             case Screen():
-                return Screened(seen=tuple(screen(c, c.payload.ref, request.layout) for c in request.claims))
+                return Screened(
+                    seen=tuple(
+                        screen(c, c.payload.ref, request.layout, declared=request.declared) for c in request.claims
+                    )
+                )
             case Combine():
                 packed = combine(request, [part.ref for part in request.parts])
                 part = "mean" if request.root else "sum"

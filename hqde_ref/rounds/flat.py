@@ -35,7 +35,7 @@ def _attempt(
         round=plan.round,
         layout=plan.layout,
         rule=plan.policy.rule,
-        rows=tuple(c.payload for c in screened.contributions),
+        rows=tuple(c.payloads[0] for c in screened.contributions),
         workers=tuple(c.worker for c in screened.contributions),
         faulty_max=budget.hidden_max,
         rejections_max=budget.rejections_max,
@@ -57,8 +57,8 @@ def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted
     }
     return Accepted(
         round=plan.round,
-        payload=resolved.payload,
-        digest=resolved.digest,
+        payloads=(resolved.payload,),
+        digests=(resolved.digest,),
         used=resolved.kept,
         rejected={**screened.rejected, **outliers},
         missing=screened.missing,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hqde_ref.core.judging import Gathered
+from hqde_ref.core.packing import fingerprint
 from hqde_ref.messages import Claim, Contribution, Refused, Runtime, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
@@ -22,7 +23,9 @@ def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
     for _ in range(len(plan.members) + 1):
         match attempt(gathered):
             case Lost(keys=keys):
-                gone = {c.worker: "payload lost" for c in gathered.contributions if c.payload.key in keys}
+                gone = {
+                    c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
+                }
                 # A lost partial sum names nobody: the next turn makes it anew from the leaves that are left.
                 gathered = Gathered(
                     contributions=tuple(c for c in gathered.contributions if c.worker not in gone),
@@ -45,12 +48,15 @@ def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
 def screen_groups(
     runtime: Runtime, plan: RoundPlan, groups: Sequence[Sequence[Contribution]], *, seats: list[str], until: float
 ) -> dict[str, Seen] | Lost | Unserved:
-    """What trusted aggregators find, one request a group."""
+    """What trusted aggregators find in whole vectors, one request a group."""
     requests = [
         Screen(
             round=plan.round,
             layout=plan.layout,
-            claims=tuple(Claim(worker=c.worker, payload=c.payload, digest=c.digest, layout=c.layout) for c in group),
+            declared=fingerprint(plan.layout),
+            claims=tuple(
+                Claim(worker=c.worker, payload=c.payloads[0], digest=c.digests[0], layout=c.layout) for c in group
+            ),
         )
         for group in groups
     ]

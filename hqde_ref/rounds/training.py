@@ -51,10 +51,11 @@ def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Repl
             node=member,
             request=Train(
                 round=plan.round,
-                base=plan.state_digest,
+                base=plan.state_digests,
                 start=plan.batch_start + start,
                 stop=plan.batch_start + stop,
                 steps=plan.steps,
+                shards=plan.policy.shards,
             ),
         )
         for member, (start, stop) in zip(plan.members, slices, strict=True)
@@ -62,7 +63,7 @@ def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Repl
     replies = _ask(runtime, list(calls.values()), until=until)
     behind = [m for m in plan.members if isinstance(replies[m], Failed) and replies[m].reason == UNKNOWN]
     if behind:
-        _adopt(runtime, plan.round - 1, plan.state, plan.state_digest, behind, enough=len(behind), until=until)
+        _adopt(runtime, plan.round - 1, plan.state, plan.state_digests, behind, enough=len(behind), until=until)
         again = [Call(node=m, request=calls[m].request, attempt=1) for m in behind]
         replies |= _ask(runtime, again, until=until)
     return replies
@@ -75,18 +76,18 @@ def _ask(runtime: Runtime, calls: Sequence[Call], *, until: float) -> dict[str, 
 
 def _publish(runtime: Runtime, plan: RoundPlan, verdict: Accepted, *, present: Sequence[str], until: float) -> None:
     """Give the result to everyone; wait only for those who took part. The others get it when they are back."""
-    _adopt(runtime, plan.round, verdict.payload, verdict.digest, plan.members, enough=len(present), until=until)
+    _adopt(runtime, plan.round, verdict.payloads, verdict.digests, plan.members, enough=len(present), until=until)
 
 
 def _adopt(
     runtime: Runtime,
     round_number: int,
-    state: Payload,
-    digest: str,
+    state: tuple[Payload, ...],
+    digests: tuple[str, ...],
     members: Sequence[str],
     *,
     enough: int,
     until: float,
 ) -> None:
-    calls = [Call(node=m, request=Adopt(round=round_number, state=state, digest=digest)) for m in members]
+    calls = [Call(node=m, request=Adopt(round=round_number, state=state, digests=digests)) for m in members]
     runtime.ask(calls, enough=enough, until=until)

@@ -1,6 +1,6 @@
 """The aggregation tree: exact weighted means, level by level, on aggregators that may fail.
 
-Source: HQDE clauses 3.3 to 3.6, 0.10. The result has the bits of the flat mean, whatever the tree and whoever is absent.
+Source: HQDE clauses 3.3 to 3.6, 0.10. The result has the bits of the flat mean of those used, whatever the tree.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _attempt(
         return root
     return Accepted(
         round=plan.round,
-        payload=root.payload,
-        digest=root.digest,
+        payloads=(root.payload,),
+        digests=(root.digest,),
         used=tuple(sorted(root.workers)),
         rejected=screened.rejected,
         missing=screened.missing,
@@ -93,7 +93,7 @@ def _climb(
     grid = choose_grid([seen[c.worker].tops for c in screened.contributions], masses)
     parts: dict[int, _Part] = {
         index: _Part(
-            payloads=tuple(c.payload for c in group),
+            payloads=tuple(c.payloads[0] for c in group),
             workers=tuple(c.worker for c in group),
             masses=tuple(c.mass for c in group),
         )

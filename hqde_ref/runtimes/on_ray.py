@@ -1,6 +1,6 @@
 """Nodes in Ray actors: one actor a host, several members a host, vectors in Ray's object store.
 
-Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. The only file of this package that imports Ray.
+Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Nothing else here imports Ray.
 
 - One message a host and ask. Its return values are small metadata and one object a payload, so vectors go from host to
   host and the caller reads metadata only. Objects are returned, never put: what a dead host returned stays readable.
@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,9 +70,7 @@ class _Host:
             start = time.monotonic()
             reply = self._one(call, until)
             mine: list[Any] = []
-            metas.append(
-                (replace_payloads(reply, lambda payload, out=mine: _strip(payload, out)), start, time.monotonic())
-            )
+            metas.append((replace_payloads(reply, partial(_strip, mine)), start, time.monotonic()))
             vectors += mine + [None] * (payloads_in_reply(call.request) - len(mine))
         return [metas, *vectors] if vectors else metas
 
@@ -94,10 +93,15 @@ class _Host:
         return perform_guarded(self._nodes.get(call.node), dataclasses.replace(call, request=request))
 
 
-def _strip(payload: Payload, out: list[Any]) -> Payload:
+def _strip(out: list[Any], payload: Payload) -> Payload:
     """Take the vector out of a reply and leave its index."""
     out.append(np.ascontiguousarray(payload.ref.numpy()))
     return dataclasses.replace(payload, ref=len(out) - 1)
+
+
+def _point_to(refs: list[Any], payload: Payload) -> Payload:
+    """Put the object reference where the host left an index."""
+    return dataclasses.replace(payload, ref=refs[payload.ref])
 
 
 @dataclasses.dataclass(slots=True)
@@ -258,7 +262,7 @@ class OnRay:
     # ---------------------------------------------------------------------------------------------- inside
 
     def _start(self, specs: tuple[NodeSpec, ...], incarnation: int) -> _Seat:
-        actor = self._remote.remote(specs, incarnation)
+        actor: Any = self._remote.remote(specs, incarnation)
         return _Seat(specs=specs, actor=actor, incarnation=incarnation, pending=actor.ready.remote())
 
     def _become_ready(self, host: str, until: float) -> None:
@@ -339,15 +343,13 @@ class OnRay:
         for call, (reply, start, finish) in zip(message.calls, metas, strict=True):
             mine = message.vectors[at : at + payloads_in_reply(call.request)]
             at += payloads_in_reply(call.request)
-            answers.append(
-                (call, replace_payloads(reply, lambda p, refs=mine: dataclasses.replace(p, ref=refs[p.ref])))
-            )
+            answers.append((call, replace_payloads(reply, partial(_point_to, mine))))
             if self._observe is not None:
                 self._observe(_span(message.host, call, reply, start, finish))
         return answers
 
     def _drop_settled(self, calls: Sequence[Call]) -> None:
-        """Forget late messages that have come in and that none of these calls asks for again (law: they belong to no ask)."""
+        """Forget late messages that have come in, unless a call asks for them again: they belong to no ask."""
         old = [m for m in self._flying if not any(call in m.calls for call in calls)]
         if old:
             ready, _ = ray.wait([m.meta for m in old], num_returns=len(old), timeout=0)
@@ -367,7 +369,7 @@ def _span(host: str, call: Call, reply: Reply, start: float, finish: float) -> S
 
 
 def _connect(address: str | None, gpus: int) -> bool:
-    """Use the caller's session if there is one, join the cluster named, or start a private one. True if started here."""
+    """Use the caller's session, join the cluster named, or start a private one. True if it is ours to end."""
     if ray.is_initialized():
         return False
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}

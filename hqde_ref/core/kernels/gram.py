@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import round_once
-from hqde_ref.core.kernels.rows import choose_block_length, require_finite, wide_dtype
+from hqde_ref.core.kernels.means import blend_rows
+from hqde_ref.core.kernels.rows import choose_block_length, content_classes, require_finite, wide_dtype
+from hqde_ref.errors import NotFinite
 
-__all__ = ["Gram", "centred_gram", "choose_centre", "combine_rows", "distances"]
+__all__ = ["Gram", "centred_gram", "choose_centre", "combine_rows", "content_gram", "distances", "weighted_medians"]
 
 _SMALL = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
-_SAMPLE = 4096
-_CHUNKS = 16
-_CANDIDATES = 12
+_SAMPLE = 1024
+_CHUNKS = 4
+_CANDIDATES = 8
+_CACHE = 5 << 20
 _RECENTRE_MAX = 32
 _SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
 
@@ -55,18 +58,18 @@ def choose_centre(rows: Sequence[Tensor], weights: Sequence[float]) -> int:
     sample = torch.nan_to_num(_sample(rows), nan=1e300, posinf=1e300, neginf=-1e300)
     count = min(len(rows), _CANDIDATES)
     candidates = [i * (len(rows) - 1) // max(1, count - 1) for i in range(count)]
-    far = [_weighted_median(_safe_norms(sample - sample[c]), weights) for c in candidates]
-    return candidates[far.index(min(far))]
+    far = torch.stack([_safe_norms(sample - sample[c]) for c in candidates], dim=1)
+    return candidates[int(weighted_medians(far, weights).argmin())]
 
 
 def _sample(rows: Sequence[Tensor]) -> Tensor:
     length = rows[0].numel()
-    size = min(_SAMPLE, max(256, (1 << 17) // len(rows)))
+    size = min(_SAMPLE, max(64, (1 << 16) // len(rows)))
     if length <= size:
-        return torch.stack([row.to(torch.float64) for row in rows])
+        return torch.stack(list(rows)).to(torch.float64)
     width = size // _CHUNKS
     starts = [(length - width) * i // (_CHUNKS - 1) for i in range(_CHUNKS)]
-    return torch.stack([torch.cat([row[s : s + width] for s in starts]).to(torch.float64) for row in rows])
+    return torch.cat([torch.stack([row[s : s + width] for row in rows]) for s in starts], dim=1).to(torch.float64)
 
 
 def _safe_norms(differences: Tensor) -> Tensor:
@@ -78,12 +81,12 @@ def _safe_norms(differences: Tensor) -> Tensor:
     return norms
 
 
-def _weighted_median(values: Tensor, weights: Sequence[float]) -> float:
-    """Return the least value such that the values up to it hold at least half of the weight."""
-    order = torch.argsort(values, stable=True)
+def weighted_medians(values: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return, per column of ``values`` (n, k), the least value such that those up to it hold half of the weight."""
+    ordered, order = values.sort(dim=0, stable=True)
     mass = torch.tensor(weights, dtype=torch.float64, device=values.device)[order].cumsum(0)
-    place = int(torch.searchsorted(mass, mass[-1] / 2))
-    return float(values[order[min(place, len(order) - 1)]])
+    places = (mass < mass[-1] / 2).sum(dim=0)
+    return ordered.gather(0, places[None])[0]
 
 
 def centred_gram(
@@ -108,12 +111,47 @@ def centred_gram(
         return gram
     for _ in range(_RECENTRE_MAX):
         # The sample may have missed where the centre is an outlier: then another row is much nearer to the rest.
-        medians = [_weighted_median(column, weights) for column in distances(gram).unbind(1)]
-        best = medians.index(min(medians))
+        medians = weighted_medians(distances(gram), weights)
+        best = int(medians.argmin())
         if medians[best] >= 0.2 * medians[gram.centre]:
             break
         gram = _gram_around(rows, best, rule, weights)
     return gram
+
+
+def content_gram(
+    rows: Sequence[Tensor], *, rule: str, weights: Sequence[float] | None = None, centre: int | None = None
+) -> tuple[tuple[int, ...], Gram]:
+    """Return the rows' order by content and the Gram matrix of the rows in that order.
+
+    Equal rows are multiplied once, so that their distance is exactly 0 and their distances to others are equal.
+
+    Args:
+        rows, rule: as for ``centred_gram``.
+        weights: n positive numbers, None for 1 each; in the order of ``rows``, as ``centre`` is.
+        centre: insist on this row, or one equal to it, as the centre.
+    Raises:
+        NotFinite: a row holds NaN or an infinity; it names rows as counted in ``rows``.
+    """
+    classes = content_classes(rows)
+    masses = [math.fsum(1.0 if weights is None else weights[index] for index in members) for members in classes]
+    wanted = None if centre is None else next(place for place, members in enumerate(classes) if centre in members)
+    try:
+        gram = centred_gram([rows[members[0]] for members in classes], rule=rule, weights=masses, centre=wanted)
+    except NotFinite:
+        require_finite(rule, rows)
+        raise
+    owners = [place for place, members in enumerate(classes) for _ in members]
+    at = torch.tensor(owners, device=gram.norms.device)
+    expanded = replace(
+        gram,
+        cosines=gram.cosines[at][:, at],
+        norms=gram.norms[at],
+        lengths=gram.lengths[at],
+        exponents=tuple(gram.exponents[owner] for owner in owners),
+        centre=owners.index(gram.centre),
+    )
+    return tuple(index for members in classes for index in members), expanded
 
 
 def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float]) -> Gram:
@@ -148,7 +186,7 @@ def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequen
     if not sized:
         return 0
     logs, masses = zip(*sized, strict=True)
-    return math.floor(_weighted_median(torch.tensor(logs, dtype=torch.float64), masses))
+    return math.floor(float(weighted_medians(torch.tensor(logs, dtype=torch.float64)[:, None], masses)))
 
 
 def _is_well_scaled(products: Tensor, centre: int, dtype: torch.dtype) -> bool:
@@ -188,22 +226,24 @@ def _products(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> 
 def _centred_blocks(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused."""
     length, dtype = rows[0].numel(), _work_dtype(rows)
-    step = min(length, choose_block_length(rows[0], rows_held=len(rows), cache_bytes=1 << 20, least=1024))
-    buffer = torch.empty(len(rows) * step, dtype=dtype, device=rows[0].device)
-    scaled = any(exponents)
-    for low in range(0, length, max(1, step)):
-        high = min(length, low + step)
-        block = buffer[: len(rows) * (high - low)].view(len(rows), high - low)
-        middle = rows[centre][low:high].to(dtype)
-        for row, exponent, out in zip(rows, exponents, block, strict=True):
-            _write_difference(row[low:high], middle, exponent if scaled else 0, out)
-        yield low, high, block
+    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=1024)
+    buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
+    plain = rows[0].dtype == dtype and not any(exponents)
+    low = 0
+    for pieces in zip(*(torch.split(row, step) for row in rows), strict=True):
+        size = pieces[0].numel()
+        block = buffer[: len(rows) * size].view(len(rows), size)
+        if plain:
+            torch.stack(pieces, out=block)
+            block.sub_(pieces[centre])
+        else:
+            for piece, exponent, out in zip(pieces, exponents, block.unbind(0), strict=True):
+                _write_difference(piece, pieces[centre].to(dtype), exponent, out)
+        yield low, low + size, block
+        low += size
 
 
 def _write_difference(row: Tensor, middle: Tensor, exponent: int, out: Tensor) -> None:
-    if row.dtype == out.dtype and exponent == 0:
-        torch.sub(row, middle, out=out)
-        return
     out.copy_(row)
     if exponent > 0:  # scale down first: the difference itself may overflow
         out.mul_(2.0**-exponent).sub_(middle * 2.0**-exponent)
@@ -224,11 +264,23 @@ def combine_rows(rows: Sequence[Tensor], gram: Gram, coefficients: Tensor) -> Te
 
     direction_j is the unit vector from the centre to row j; a row-space coefficient is one times ``gram.norms[j]``.
     """
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     usable = gram.lengths > 0
     multipliers = torch.where(usable, coefficients / torch.where(usable, gram.lengths, 1.0), 0.0)
+    if _is_wide(rows, gram):
+        multipliers *= 2.0**gram.unit
+        multipliers[gram.centre] = 1.0 - multipliers.sum()
+        return blend_rows(rows, multipliers.tolist())
+    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     for low, high, block in _centred_blocks(rows, gram.centre, gram.exponents):
         part = torch.mv(block.T, multipliers.to(block.dtype)).mul_(2.0**gram.unit)
         part.add_(rows[gram.centre][low:high])
         result[low:high] = round_once(part, result.dtype) if part.dtype == torch.float64 else part
     return result
+
+
+def _is_wide(rows: Sequence[Tensor], gram: Gram) -> bool:
+    """Ask whether rows lie as far apart as from the origin: then a plain sum of them loses no digit, and is faster."""
+    if _work_dtype(rows) == torch.float64 or any(gram.exponents):
+        return False
+    middle = rows[gram.centre].to(wide_dtype(rows[0].dtype))
+    return float(torch.dot(middle, middle)) <= 4.0 * 4.0**gram.unit

@@ -48,36 +48,40 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
     """Return the minimiser of the weighted sum of distances; the midpoint where a whole segment minimises it.
 
     Args:
-        gram: of n distinct rows.
+        gram: of n rows, equal ones at distance exactly 0 (as ``content_gram`` gives).
         weights: n positive numbers of any sum.
         tolerance: stop at this gradient norm, for weights of sum 1.
     """
     w = torch.tensor(weights, dtype=torch.float64, device=gram.norms.device)
     w = w / w.sum()
-    excess = _excess(gram, w)
+    far = distances(gram)
+    excess = _excess(gram, w, far)
     start = int(excess.argmin())
-    pull, pull_norm = _pull(gram, w, start)
-    near = start if pull_norm <= 1.01 * float(w[start]) else None
+    pull, pull_norm = _pull(gram, w, far[start], start)
+    own = float(w[far[start] <= 0.0].sum())
+    near = start if pull_norm <= 1.01 * own else None
     b = torch.zeros_like(w)
     b[start] = gram.norms[start]
-    if pull_norm <= float(w[start]) * (1.0 + _EQUAL):
-        return _at_input(gram, w, b, start, excess, pull_norm)
-    step = pull * (1.0 - float(w[start]) / pull_norm)
-    b, norm = _descend(gram, w, b + step, tolerance)
+    if pull_norm <= own * (1.0 + _EQUAL):
+        twin = _twin(w, far[start], excess, start) if pull_norm >= own * (1.0 - 1e-9) else None
+        if twin is not None:  # all between the two is optimal: take the middle
+            b /= 2.0
+            b[twin] += gram.norms[twin] / 2.0
+        return MedianSolution(coefficients=b, at=start if twin is None else None, near=start, gradient_norm=0.0)
+    b, norm = _descend(gram, w, b + pull * (1.0 - own / pull_norm), tolerance)
     return MedianSolution(coefficients=b, at=None, near=near, gradient_norm=norm)
 
 
-def _excess(gram: Gram, w: Tensor) -> Tensor:
+def _excess(gram: Gram, w: Tensor, far: Tensor) -> Tensor:
     """Return f(z_k) - f(centre) for every k, term by term in difference form."""
-    r, far = gram.norms, distances(gram)
+    r = gram.norms
     difference = r * r - 2.0 * (r[:, None] * r) * gram.cosines  # |z_i - z_k|^2 - |z_i|^2, row i, column k
     difference.diagonal().copy_(-r * r)
     return ((w[:, None] * difference) / (far + r[:, None]).clamp_min(1e-300)).sum(dim=0)
 
 
-def _pull(gram: Gram, w: Tensor, k: int) -> tuple[Tensor, float]:
+def _pull(gram: Gram, w: Tensor, far: Tensor, k: int) -> tuple[Tensor, float]:
     """Return Weiszfeld's step off row k and |R_k|, R_k the weighted sum of unit vectors from row k to the others."""
-    far = distances(gram)[k]
     there = far <= 0.0
     pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
     direction = pulls * gram.norms
@@ -86,16 +90,11 @@ def _pull(gram: Gram, w: Tensor, k: int) -> tuple[Tensor, float]:
     return direction / pulls.sum().clamp_min(1e-300), norm
 
 
-def _at_input(gram: Gram, w: Tensor, b: Tensor, k: int, excess: Tensor, pull_norm: float) -> MedianSolution:
-    """Return input k, or the middle between it and another that is as good: then all between them is optimal."""
-    scale = float((w * distances(gram)[k].clamp_max(2.0)).sum())
-    others = ((excess - excess[k]) <= _EQUAL * scale).nonzero().flatten().tolist()
-    twin = next((other for other in others if other != k), None)
-    if twin is None or pull_norm < float(w[k]) * (1.0 - 1e-9):
-        return MedianSolution(coefficients=b, at=k, near=k, gradient_norm=0.0)
-    middle = b / 2.0
-    middle[twin] += gram.norms[twin] / 2.0
-    return MedianSolution(coefficients=middle, at=None, near=k, gradient_norm=0.0)
+def _twin(w: Tensor, far: Tensor, excess: Tensor, k: int) -> int | None:
+    """Return a row elsewhere that is as good as row k, at distances ``far`` from it, or None."""
+    scale = float((w * far.clamp_max(2.0)).sum())
+    equal = (excess - excess[k] <= _EQUAL * scale) & (far > 0.0)
+    return int(equal.nonzero()[0]) if bool(equal.any()) else None
 
 
 def _descend(gram: Gram, w: Tensor, b: Tensor, tolerance: float) -> tuple[Tensor, float]:

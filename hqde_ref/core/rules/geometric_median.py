@@ -8,16 +8,15 @@ one torch thread and do not depend on the order of the rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows
-from hqde_ref.core.kernels.median_newton import MedianSolution, solve_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_classes, require_finite
-from hqde_ref.errors import LayoutError, NotFinite
+from hqde_ref.core.kernels.gram import combine_rows, content_gram
+from hqde_ref.core.kernels.median_newton import solve_median
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights
+from hqde_ref.errors import LayoutError
 
 __all__ = ["blockwise_geometric_median", "geometric_median"]
 
@@ -40,27 +39,15 @@ def geometric_median(updates: Updates, *, faulty_max: int, weights: Sequence[flo
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     given = check_weights(_RULE, weights, count=len(rows))
-    classes = content_classes(rows)
-    points = [rows[members[0]] for members in classes]
-    masses = [math.fsum(given[index] for index in members) for members in classes]
-    try:
-        gram, solution = _solve(points, masses)
-    except NotFinite:
-        require_finite(_RULE, rows)  # names the rows as the caller counts them
-        raise
-    if solution.at is not None:
-        return points[solution.at].clone()
-    return combine_rows(points, gram, solution.coefficients)
-
-
-def _solve(points: Sequence[Tensor], masses: Sequence[float]) -> tuple[Gram, MedianSolution]:
-    gram = centred_gram(points, rule=_RULE, weights=masses)
-    solution = solve_median(gram, masses)
+    order, gram = content_gram(rows, rule=_RULE, weights=given)
+    solution = solve_median(gram, [given[index] for index in order])
     if solution.near is not None and solution.near != gram.centre:
         # Near an input only a Gram matrix around that input has digits left to decide.
-        gram = centred_gram(points, rule=_RULE, weights=masses, centre=solution.near)
-        solution = solve_median(gram, masses)
-    return gram, solution
+        order, gram = content_gram(rows, rule=_RULE, weights=given, centre=order[solution.near])
+        solution = solve_median(gram, [given[index] for index in order])
+    if solution.at is not None:
+        return rows[order[solution.at]].clone()
+    return combine_rows([rows[index] for index in order], gram, solution.coefficients)
 
 
 def blockwise_geometric_median(
