@@ -112,7 +112,7 @@ def run(
         json_file.write_text(json.dumps(summarise(execution), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _show(execution)
     if out_dir is not None:
-        out.print(f"Written to {out_dir}. See it: hqde-sim report {out_dir}", highlight=False)
+        out.print(f"Written to {out_dir}. See it: hqde-sim report {out_dir}", highlight=False, soft_wrap=True)
     if interrupted:
         err.print("Interrupted: only what was done is shown.")
     raise typer.Exit(INTERRUPTED if interrupted else exit_code(execution))
@@ -169,6 +169,14 @@ def replay(folder: Folder) -> None:
         differing += not same
         out.print(f"{path.name}: {'the same digest' if same else 'DIFFERENT'} {trace.digest}", highlight=False)
     raise typer.Exit(NOT_DETERMINISTIC if differing else 0)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write DIR/report.html: the rounds over time, faults, who was used and rejected and why, accuracy, error and bound."""
+    from simulator.report import write_report  # needs jinja2, an extra
+
+    out.print(f"Open it in a browser: {write_report(folder)}", highlight=False, soft_wrap=True)
 
 
 def _show(execution: Execution) -> None:
