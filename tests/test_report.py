@@ -146,6 +146,13 @@ def test_worlds_that_agree_say_so_and_a_difference_is_named(tmp_path: Path) -> N
     assert "w1: used in sim, missing in ray" in page_of(tmp_path, other)
 
 
+def test_a_round_says_how_its_deadline_was_met(tmp_path: Path) -> None:
+    page = page_of(tmp_path, made(ended(1), ended(2, deadline=1.75)))
+    assert "Deadline 1 s after the verdict" in page
+    assert "Deadline 250 ms before the verdict" in page
+    assert "1 after the deadline" in page
+
+
 def test_one_trace_without_scenario_or_summary_is_enough(tmp_path: Path) -> None:
     page = page_of(tmp_path, made(ended(1)))
     assert "No findings were recorded" in page
