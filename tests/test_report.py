@@ -272,6 +272,12 @@ def test_a_summary_that_is_not_one_is_named(tmp_path: Path) -> None:
         page_of(tmp_path, made(ended(1)))
 
 
+def test_half_a_character_in_a_summary_does_not_stop_the_report(tmp_path: Path) -> None:
+    found = {"law": "half \ud800", "status": "BROKEN"}
+    (tmp_path / "summary.json").write_text(json.dumps({"findings": [found]}), encoding="utf-8")
+    assert "half ?" in page_of(tmp_path, made(ended(1)))
+
+
 # ------------------------------------------------------------------------------------------------ the time axis
 
 
