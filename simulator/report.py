@@ -38,7 +38,8 @@ def write_report(folder: Path) -> Path:
     page = render_report(read_folder(folder))
     path = folder / PAGE
     try:
-        path.write_text(page, encoding="utf-8", newline="\n")
+        # JSON can hold half a character (\\ud800), UTF-8 cannot.
+        path.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
         raise RuntimeFault(what=str(path), problem=f"cannot be written: {error.strerror}", do="look at it") from None
     return path

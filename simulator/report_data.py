@@ -109,6 +109,7 @@ class FindingSeen:
     because: str
     round: int | None
     world: str
+    variant: str
 
 
 @message

@@ -118,7 +118,8 @@ def _accuracy(seen: Seen, lead: RunSeen) -> Tile:
     note: str = lead.variant
     if calm is not None and calm.rounds and calm is not lead:
         gap = 100 * (end - calm.rounds[-1].accuracy)
-        note = f"{abs(gap):.1f} points {'below' if gap < 0 else 'above'} the run without faults"
+        apart = f"{abs(gap):.1f} points {'below' if gap < 0 else 'above'} the run"
+        note = f"{apart if abs(gap) >= 0.05 else 'the same as'} without faults"
     return Tile(title="Accuracy at the end", value=format_share(end), note=note, mood="plain")
 
 

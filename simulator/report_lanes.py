@@ -107,7 +107,6 @@ def panel(seen: RoundSeen, run: RunSeen) -> Panel:
         lane = _lane(host, seen, run, scale, y)
         y += lane.height
         lanes.append(lane)
-    late = seen.deadline - end
     return Panel(
         round=seen,
         length=format_seconds(seen.ended - seen.began),
@@ -117,10 +116,14 @@ def panel(seen: RoundSeen, run: RunSeen) -> Panel:
         ticks=scale.ticks(),
         breaks=tuple((piece, format_seconds(piece.stop - piece.start)) for piece in scale.breaks),
         ended=scale.at(seen.ended),
-        deadline=scale.at(seen.deadline) if late <= 0 else None,
-        deadline_note=f"deadline {format_seconds(seen.deadline - seen.ended)} after the verdict" if late > 0 else "",
+        deadline=scale.at(seen.deadline) if seen.deadline <= end else None,
+        deadline_note=_deadline_note(seen.deadline - seen.ended),
         chips=tuple((fault.action, _chip(fault)) for fault in seen.faults),
     )
+
+
+def _deadline_note(left: float) -> str:
+    return f"Deadline {format_seconds(abs(left))} {'after' if left >= 0 else 'before'} the verdict"
 
 
 def _chip(fault: FaultSeen) -> str:

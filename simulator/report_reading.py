@@ -253,4 +253,5 @@ def _finding(fields: _Fields) -> FindingSeen:
         because=fields.text("because", ""),
         round=None if number is None else int(number),
         world=fields.text("world", ""),
+        variant=fields.text("variant", ""),
     )

@@ -22,6 +22,7 @@ BREAK_FROM: Final = 0.45  # of what is still drawn to scale
 STRETCHES_MIN: Final = 6  # with fewer events there is nothing to make room for
 _TICKS: Final = 8
 _TICKS_APART: Final = 5.0  # per cent
+_LABEL_APART: Final = 11.0  # a break's own label needs more room than a tick's
 
 
 @message
@@ -73,7 +74,7 @@ class TimeScale:
             first, last = math.ceil((piece.start - origin) / step - 1e-9), math.floor((piece.stop - origin) / step)
             for index in range(first, last + 1):
                 at = self.at(origin + index * step)
-                covered = any(abs(at - label) < BREAK_WIDTH for label in labels)
+                covered = any(abs(at - label) < _LABEL_APART for label in labels)
                 if not covered and (not found or at - found[-1].at >= _TICKS_APART):
                     label = format_seconds(index * step, step=step)
                     found.append(Tick(at=at, label=label, minor=len(found) % 2 == 1))

@@ -146,6 +146,13 @@ def test_worlds_that_agree_say_so_and_a_difference_is_named(tmp_path: Path) -> N
     assert "w1: used in sim, missing in ray" in page_of(tmp_path, other)
 
 
+def test_a_round_says_how_its_deadline_was_met(tmp_path: Path) -> None:
+    page = page_of(tmp_path, made(ended(1), ended(2, deadline=1.75)))
+    assert "Deadline 1 s after the verdict" in page
+    assert "Deadline 250 ms before the verdict" in page
+    assert "1 after the deadline" in page
+
+
 def test_one_trace_without_scenario_or_summary_is_enough(tmp_path: Path) -> None:
     page = page_of(tmp_path, made(ended(1)))
     assert "No findings were recorded" in page
@@ -263,6 +270,12 @@ def test_a_summary_that_is_not_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"findings": [{"law": 3}]}', encoding="utf-8")
     with pytest.raises(WireError, match=r"summary\.json: findings\[0\]: law: wanted a text, got 3"):
         page_of(tmp_path, made(ended(1)))
+
+
+def test_half_a_character_in_a_summary_does_not_stop_the_report(tmp_path: Path) -> None:
+    found = {"law": "half \ud800", "status": "BROKEN"}
+    (tmp_path / "summary.json").write_text(json.dumps({"findings": [found]}), encoding="utf-8")
+    assert "half ?" in page_of(tmp_path, made(ended(1)))
 
 
 # ------------------------------------------------------------------------------------------------ the time axis
