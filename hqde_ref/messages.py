@@ -149,7 +149,12 @@ class Evidence:
 
 @message
 class Accepted:
-    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4)."""
+    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4).
+
+    Attributes:
+        scores: distances from the robust centre, by member; empty where nobody is rejected for distance.
+        limit: the distance that was allowed, likewise; 0 where there are no scores.
+    """
 
     round: int
     payloads: tuple[Payload, ...]
@@ -158,6 +163,7 @@ class Accepted:
     rejected: Mapping[str, str]
     missing: Mapping[str, str]
     scores: Mapping[str, float]
+    limit: float
     evidence: Evidence
 
     @property

@@ -272,5 +272,6 @@ def _accept(
         rejected={**screened.rejected, **outlier_reasons(screened, kept, scores, limit)},
         missing=screened.missing,
         scores=scores,
+        limit=limit,
         evidence=evidence,
     )

@@ -63,6 +63,7 @@ def _attempt(
         rejected=screened.rejected,
         missing=screened.missing,
         scores={},
+        limit=0.0,
         evidence=Evidence(rule=plan.policy.rule, faulty_max=0, kappa=None),
     )
 
