@@ -37,7 +37,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import outlier_reasons, refuse, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, outlier_reasons, refuse, settle, without_rejected
 
 __all__ = ["sharded_round"]
 
@@ -130,7 +130,8 @@ def _screen(
 def _mean(desk: _Desk, screened: Gathered, tops: dict[str, tuple[tuple[float, ...], ...]]) -> Verdict | Lost | Unserved:
     """The exact mean of every shard, on one grid for each entry of the whole layout."""
     plan, contributions = desk.plan, screened.contributions
-    masses = tuple(c.mass for c in contributions)
+    weights = masses_of(plan, contributions)
+    masses = tuple(weights[c.worker] for c in contributions)
     parents = float_slices(plan.layout, plan.policy.shards)
     entries = 1 + max((number for shard in parents for number in shard), default=-1)
     whole = []
