@@ -70,6 +70,7 @@ class Contribution:
         samples: how many examples it trained on in this round.
         loss: mean loss of its last step; None when it took none (E2) or the loss was not finite (E3).
         efficiency: clause 1.5, in [0.1, 1].
+        accuracy: on the rows it trained on, in [0, 1]; None when it has none.
     """
 
     round: int
@@ -82,6 +83,7 @@ class Contribution:
     samples: int
     loss: float | None
     efficiency: float
+    accuracy: float | None = None
 
 
 @message
@@ -109,9 +111,11 @@ class Policy:
 
     Attributes:
         rule: a name in ``hqde_ref.core.rules.RULES``.
-        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7) or ``"sharded"`` (coordinates are cut
-            over reducers; clause 3.8).
+        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7), ``"mapreduce"`` (means, parameters
+            dealt to reducers: clause 2.1) or ``"sharded"`` (coordinates cut over reducers; clause 3.8).
+        weighting: of means: ``"mass"`` (what a contribution asks for) or ``"accuracy_softmax"`` (clause 2.2).
         shards: into how many pieces vectors are cut; 1 unless sharded.
+        mappers, reducers: of a mapreduce round.
         faulty_max: f, with 3f < n (clause 4.1).
         branching: b of the aggregation tree.
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
@@ -121,7 +125,10 @@ class Policy:
 
     rule: str = "geometric_median"
     topology: str = "flat"
+    weighting: str = "mass"
     shards: int = 1
+    mappers: int = 4
+    reducers: int = 2
     faulty_max: int = 0
     branching: int = 3
     outlier_factor: float | None = 3.0
@@ -149,7 +156,12 @@ class Evidence:
 
 @message
 class Accepted:
-    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4)."""
+    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4).
+
+    Attributes:
+        scores: distances from the robust centre, by member; empty where nobody is rejected for distance.
+        limit: the distance that was allowed, likewise; 0 where there are no scores.
+    """
 
     round: int
     payloads: tuple[Payload, ...]
@@ -158,6 +170,7 @@ class Accepted:
     rejected: Mapping[str, str]
     missing: Mapping[str, str]
     scores: Mapping[str, float]
+    limit: float
     evidence: Evidence
 
     @property
@@ -264,8 +277,56 @@ class Combine:
 
 
 @message
+class Map:
+    """Emit one pair (name, tensor) a parameter of every item, packed by the reducer that owns the name (clause 2.1).
+
+    Attributes:
+        items: packed contributions of ``workers``.
+        parts: layouts of the reducers' parameters.
+    """
+
+    round: int
+    layout: Layout
+    items: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    parts: tuple[Layout, ...]
+
+
+@message
+class Reduce:
+    """The exact weighted mean of one reducer's parameters, from the mappers' arenas (clause 2.2).
+
+    Attributes:
+        arenas: stacked rows; ``workers`` names the rows of all arenas in order, ``masses`` are theirs.
+        grid: one exponent a float block of this part.
+    """
+
+    round: int
+    layout: Layout
+    arenas: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    masses: tuple[float, ...]
+    grid: tuple[int, ...]
+
+
+@message
+class Assemble:
+    """Join the reducers' parameters to one vector of the whole layout."""
+
+    round: int
+    layout: Layout
+    parts: tuple[Payload, ...]
+    layouts: tuple[Layout, ...]
+
+
+@message
 class Resolve:
-    """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4)."""
+    """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4).
+
+    Attributes:
+        faulty_max: how many of the rows may hold anything.
+        dropped: how many contributions were rejected as outliers before: the bound counts them.
+    """
 
     round: int
     layout: Layout
@@ -275,6 +336,59 @@ class Resolve:
     faulty_max: int
     rejections_max: int
     outlier_factor: float | None
+    dropped: int = 0
+
+
+@message
+class PartialGram:
+    """Inner products of the rows within one shard, around their coordinate-wise lower median (clause 3.8)."""
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+
+
+@message
+class AddGrams:
+    """Add up partial Gram matrices of n rows, so that no node receives more than b of them."""
+
+    round: int
+    parts: tuple[Payload, ...]
+
+
+@message
+class Weigh:
+    """From the whole Gram matrix: who is kept, and how every shard is to be combined (clause 3.8).
+
+    Attributes:
+        contents: one text a row; equal texts mean equal rows.
+        rule: the others are as in ``Resolve``; None only rejects outliers and gives no multipliers.
+    """
+
+    round: int
+    gram: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    contents: tuple[str, ...]
+    rule: str | None
+    faulty_max: int
+    rejections_max: int
+    outlier_factor: float | None
+
+
+@message
+class Blend:
+    """Combine the rows of one shard around their lower median; integer entries by the lower median of those kept.
+
+    Attributes:
+        multipliers: one a row.
+        kept: indices of the rows that were not rejected.
+    """
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+    multipliers: tuple[float, ...]
+    kept: tuple[int, ...]
 
 
 @message
@@ -364,6 +478,41 @@ class Resolved:
     scores: Mapping[str, float]
     limit: float
     evidence: Evidence
+
+
+@message
+class Mapped:
+    """A mapper's pairs, one arena a reducer; ``workers`` are the rows of each, ``pairs`` how many were emitted."""
+
+    arenas: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    pairs: int
+
+
+@message
+class GramPart:
+    """A partial Gram matrix, (n, n) float64 as bytes."""
+
+    payload: Payload
+
+
+@message
+class Weighed:
+    """Who is kept and how to combine; see ``Resolved``."""
+
+    kept: tuple[str, ...]
+    multipliers: tuple[float, ...]
+    scores: Mapping[str, float]
+    limit: float
+    evidence: Evidence
+
+
+@message
+class Blended:
+    """One part of the result, or all of it."""
+
+    payload: Payload
+    digest: str
 
 
 @message
@@ -683,7 +832,9 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Forge(base=base):
             return len(base)
-        case Combine() | Resolve():
+        case Map(parts=parts):
+            return len(parts)
+        case Reduce() | Assemble() | Combine() | Resolve() | PartialGram() | AddGrams() | Blend():
             return 1
         case _:
             return 0

@@ -13,16 +13,21 @@ from torch import Tensor
 from hqde_ref.messages import (
     Adopt,
     Answer,
+    Blend,
     Call,
     Combine,
     Contribution,
     Forge,
     Layout,
+    Map,
+    PartialGram,
     Payload,
+    Reduce,
     Resolve,
     Runtime,
     Screen,
     Train,
+    Weigh,
     message,
 )
 from simulator.streams import seed_of
@@ -114,7 +119,7 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Resolve():
+            case Combine() | Resolve() | Map() | Reduce() | PartialGram() | Weigh() | Blend():
                 return "combine"
             case Adopt(round=number) if number == round_number:
                 return "publish"

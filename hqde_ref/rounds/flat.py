@@ -12,7 +12,7 @@ from hqde_ref.core.rules import get_rule
 from hqde_ref.messages import Accepted, Resolve, Resolved, Runtime, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import outlier_reasons, refuse, screen_groups, settle, without_rejected
 from hqde_ref.rounds.tree import tree_round
 
 __all__ = ["flat_round"]
@@ -59,12 +59,7 @@ def _attempt(
 
 
 def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted:
-    kept = frozenset(resolved.kept)
-    outliers = {
-        c.worker: f"outlier: distance {resolved.scores[c.worker]:.4g} from the centre, {resolved.limit:.4g} is allowed"
-        for c in screened.contributions
-        if c.worker not in kept
-    }
+    outliers = outlier_reasons(screened, resolved.kept, resolved.scores, resolved.limit)
     return Accepted(
         round=plan.round,
         payloads=(resolved.payload,),
@@ -73,5 +68,6 @@ def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted
         rejected={**screened.rejected, **outliers},
         missing=screened.missing,
         scores=resolved.scores,
+        limit=resolved.limit,
         evidence=resolved.evidence,
     )

@@ -5,15 +5,16 @@ Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
+from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.packing import fingerprint
 from hqde_ref.messages import Claim, Contribution, Refused, Runtime, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
 
-__all__ = ["Attempt", "screen_groups", "settle", "without_rejected"]
+__all__ = ["Attempt", "masses_of", "outlier_reasons", "refuse", "screen_groups", "settle", "without_rejected"]
 
 Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
@@ -64,6 +65,25 @@ def screen_groups(
     if isinstance(replies, Lost | Unserved):
         return replies
     return {seen.worker: seen for reply in replies if isinstance(reply, Screened) for seen in reply.seen}
+
+
+def outlier_reasons(
+    screened: Gathered, kept: Sequence[str], scores: Mapping[str, float], limit: float
+) -> dict[str, str]:
+    """Why each contribution that was not kept was rejected (clause 4.12)."""
+    return {
+        c.worker: f"outlier: distance {scores[c.worker]:.4g} from the centre, {limit:.4g} is allowed"
+        for c in screened.contributions
+        if c.worker not in kept
+    }
+
+
+def masses_of(plan: RoundPlan, contributions: Sequence[Contribution]) -> dict[str, float]:
+    """What each contribution weighs in a mean; those without a mass were rejected when they were gathered."""
+    if plan.policy.weighting == "accuracy_softmax":
+        masses, _ = accuracy_masses({c.worker: c.accuracy for c in contributions})
+        return masses
+    return {c.worker: c.mass for c in contributions}
 
 
 def without_rejected(gathered: Gathered, seen: dict[str, Seen]) -> Gathered:

@@ -12,11 +12,14 @@ from hqde_ref.core.splitting import split_batch
 from hqde_ref.messages import UNKNOWN, Accepted, Adopt, Call, Failed, Payload, Reply, Runtime, Train, Verdict
 from hqde_ref.rounds.asking import prefer_seats
 from hqde_ref.rounds.flat import flat_round
+from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan
+from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
 
 __all__ = ["training_round"]
 
+_TOPOLOGIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
 PUBLISH_SHARE = 0.25  # of what is left of the round once training is over
 
 
@@ -33,11 +36,10 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     publish_from = end - PUBLISH_SHARE * (end - train_until)
 
     replies = _train(runtime, plan, until=train_until)
-    gathered = gather(replies, members=plan.members, round_number=plan.round)
+    gathered = gather(replies, members=plan.members, round_number=plan.round, weighting=plan.policy.weighting)
     present = [c.worker for c in gathered.contributions]
     seats = prefer_seats(plan.seats, present=present)
-    aggregate = tree_round if plan.policy.topology == "tree" else flat_round
-    verdict = aggregate(runtime, plan, gathered, seats=seats, until=publish_from)
+    verdict = _TOPOLOGIES[plan.policy.topology](runtime, plan, gathered, seats=seats, until=publish_from)
     if isinstance(verdict, Accepted):
         _publish(runtime, plan, verdict, present=present, until=end)
     return verdict
