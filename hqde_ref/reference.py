@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import hqde_ref
+from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import Gathered, check_policy, gather
 from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack, unpack
 from hqde_ref.core.rules import RULES
 from hqde_ref.core.screening import MISSHAPEN
-from hqde_ref.core.sharding import join
+from hqde_ref.core.sharding import cut, join
 from hqde_ref.core.splitting import gpu_share, split_batch
 from hqde_ref.core.trees import TreePlan, as_graph, plan_tree
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
@@ -50,13 +51,18 @@ from hqde_ref.messages import (
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps
 from hqde_ref.rounds.flat import flat_round
+from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan, Seat
+from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
 from hqde_ref.runtimes.local import Local
 
 __all__ = ["Reference"]
 
 _AGGREGATOR = "aggregator"
+_STORIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
+_OF_MEANS = ("tree", "mapreduce")
+_SHARDS = 3
 _BRANCHING = 3  # of a tree whose request names none
 _PARENTS_UP_TO = 4096  # workers; the parents of a larger tree follow from its levels
 
@@ -71,8 +77,9 @@ class Reference:
     @property
     def rules(self) -> frozenset[tuple[str, str]]:
         """The (rule, topology) pairs that ``Aggregate`` knows."""
-        means = {(name, "tree") for name, rule in RULES.items() if rule.family == "mean"}
-        return frozenset({(name, "flat") for name in RULES} | means)
+        means = {(name, topology) for name, rule in RULES.items() if rule.family == "mean" for topology in _OF_MEANS}
+        shardable = {(name, "sharded") for name in RULES if can_shard(name)}
+        return frozenset({(name, "flat") for name in RULES} | means | shardable)
 
     def start(self) -> Node:
         """A node; it keeps nothing between requests."""
@@ -121,11 +128,12 @@ def _aggregate(request: Aggregate) -> Reply:
         topology=request.topology,
         faulty_max=request.faulty_max,
         branching=_BRANCHING if request.branching is None else request.branching,
+        shards=_SHARDS if request.topology == "sharded" else 1,
     )
     check_policy(policy, members=len(members))
     by_worker = _by_worker(request.updates)
     layout = request.layout or _first_layout(by_worker)
-    gathered = _gather(by_worker, members=members, layout=layout)
+    gathered = _gather(by_worker, members=members, layout=layout, shards=policy.shards)
     plan = RoundPlan(
         round=0,
         members=members,
@@ -138,9 +146,8 @@ def _aggregate(request: Aggregate) -> Reply:
         batch=0,
         steps=0,
     )
-    story = tree_round if policy.topology == "tree" else flat_round
     runtime = Local([AggregatorSpec(name=_AGGREGATOR)])
-    verdict = story(runtime, plan, gathered, seats=[_AGGREGATOR], until=math.inf)
+    verdict = _STORIES[policy.topology](runtime, plan, gathered, seats=[_AGGREGATOR], until=math.inf)
     strangers = {worker: "not a member of this round" for worker in by_worker if worker not in members}
     rejected = {**verdict.rejected, **strangers}
     if not isinstance(verdict, Accepted):
@@ -206,7 +213,9 @@ def _first_layout(by_worker: Mapping[str, Sequence[Update]]) -> Layout:
     return Layout(entries=())
 
 
-def _gather(by_worker: Mapping[str, Sequence[Update]], *, members: Sequence[str], layout: Layout) -> Gathered:
+def _gather(
+    by_worker: Mapping[str, Sequence[Update]], *, members: Sequence[str], layout: Layout, shards: int
+) -> Gathered:
     """Contributions as the stories take them; what cannot be one is rejected here."""
     replies: dict[str, Reply] = {}
     rejected: dict[str, str] = {}
@@ -220,7 +229,7 @@ def _gather(by_worker: Mapping[str, Sequence[Update]], *, members: Sequence[str]
         elif len(mine) > 1:
             rejected[member] = f"equivocation: it sent {len(mine)} different contributions"
         else:
-            replies[member] = _contribution(mine[0], layout)
+            replies[member] = _contribution(mine[0], layout, shards)
     asked = [member for member in members if member not in rejected]
     gathered = gather(replies, members=asked, round_number=0)
     return Gathered(
@@ -230,15 +239,18 @@ def _gather(by_worker: Mapping[str, Sequence[Update]], *, members: Sequence[str]
     )
 
 
-def _contribution(update: Update, layout: Layout) -> Contribution:
-    packed = pack(update.tensors, layout)
+def _contribution(update: Update, layout: Layout, shards: int) -> Contribution:
+    pieces = cut(pack(update.tensors, layout), layout, shards)
     return Contribution(
         round=0,
         worker=update.worker,
         incarnation=0,
-        payloads=(Payload(key=update.worker, ref=packed, nbytes=packed.numel()),),
+        payloads=tuple(
+            Payload(key=f"{update.worker}/{shard}", ref=piece, nbytes=piece.numel())
+            for shard, piece in enumerate(pieces)
+        ),
         layout=fingerprint(layout),
-        digests=(digest(packed),),
+        digests=tuple(map(digest, pieces)),
         mass=update.mass,
         samples=0,
         loss=None,

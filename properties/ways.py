@@ -12,10 +12,11 @@ from properties.liars import ATTACKS, Lied, lied_rounds
 from properties.robust_rules import ROBUST, UNPROVEN, RobustRule
 from properties.strategies import FLOATS, Faulted, Round, broken_rounds, rounds
 
-__all__ = ["MEAN_WAYS", "ROBUST_WAYS", "WAYS", "faulted_for", "fewest", "lied_for", "rounds_for"]
+__all__ = ["MEAN_WAYS", "ROBUST_WAYS", "SHARDED_WAYS", "WAYS", "faulted_for", "fewest", "lied_for", "rounds_for"]
 
-MEAN_WAYS: Final = (Way("weighted_mean", "flat"), Way("weighted_mean", "tree"))
-ROBUST_WAYS: Final = tuple(Way(rule, "flat") for rule in ROBUST)
+MEAN_WAYS: Final = tuple(Way("weighted_mean", topology) for topology in ("flat", "tree", "mapreduce", "sharded"))
+SHARDED_WAYS: Final = tuple(Way(rule, "sharded") for rule in ("geometric_median", "trimmed_mean", "krum"))
+ROBUST_WAYS: Final = tuple(Way(rule, "flat") for rule in ROBUST) + SHARDED_WAYS
 WAYS: Final = MEAN_WAYS + ROBUST_WAYS + tuple(Way(rule, "flat") for rule in UNPROVEN)
 
 _RULES: Final[dict[str, RobustRule]] = {**ROBUST, **UNPROVEN}
