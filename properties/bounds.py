@@ -31,7 +31,8 @@ def require_within_bound(implementation: Subject, way: Way, case: Lied) -> None:
     mean = honest.mean(axis=0)
     error = float(np.linalg.norm(point - mean))
     deviation = math.sqrt(float(((honest - mean) ** 2).sum(axis=1).mean()))
-    dropped = min(len([worker for worker in reply.rejected or () if worker not in case.silent]), case.faulty_max)
+    # Rejecting more than clause 4.4 allows loosens no bound.
+    dropped = min(len(reply.rejected or ()), max(0, case.faulty_max - len(case.silent)))
     kappa = kappa_after(way.rule, arrived=len(case.updates), faulty_max=case.faulty_max, dropped=dropped)
     slack = bound_slack(case.layout.entries[0].dtype, top=float(np.abs(honest).max()), size=honest.shape[1])
     bound = math.sqrt(kappa) * deviation

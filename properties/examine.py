@@ -16,10 +16,10 @@ from typing import Any, Final
 import hypothesis
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis.errors import Flaky, HypothesisException
+from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 
-from hqde_ref.messages import message
+from hqde_ref.messages import Misused, message
 from properties.outcomes import Outcome, Status
 from properties.showing import show_reply, show_request
 from properties.subject import Asked, CannotTell, Enough, Subject
@@ -105,6 +105,8 @@ def _search(
             return "BROKEN", record.smallest.because, record.smallest
         # Time was up while all examples held; with none there is nothing to go by.
         return ("HOLDS", None, None) if record.examples > 1 else ("CANNOT_TELL", str(error), None)
+    except Unsatisfiable:
+        return "CANNOT_TELL", _inexpressible(subject), None
     except Flaky:
         found = record.last
         because = f"it is not deterministic: the same example failed, then held ({found.because if found else ''})"
@@ -166,6 +168,12 @@ def _prepare(
     stream = int.from_bytes(hashlib.sha256(f"{seed}/{case.name}".encode()).digest()[:8], "big")
     test: Callable[[], None] = hypothesis.seed(stream)(chosen(given(**strategies)(example)))
     return test
+
+
+def _inexpressible(subject: Subject) -> str:
+    """Why no example could be asked."""
+    replies = [asked.reply for asked in subject.asked if isinstance(asked.reply, Misused)]
+    return replies[-1].sentence if replies else "none of the examples could be asked"
 
 
 def _show(asked: tuple[Asked, ...]) -> str:

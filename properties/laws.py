@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from hypothesis import reject
 from torch import Tensor
 
 from hqde_ref.messages import Aggregate, Aggregated, Failed, Layout, Misused, Request, Update
@@ -38,11 +39,14 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+INEXPRESSIBLE = "Inexpressible"  # an adapter's word: the package has no way to be asked this
 
 
 def ask(subject: Subject, request: Request, wanted: type[T], *, node: WatchedNode | None = None) -> T:
     """The reply to a sensible request; a refusal, a crash or another reply breaks the law."""
     match (node or subject.start()).perform(request):
+        case Misused(error=error) if error == INEXPRESSIBLE:
+            reject()  # nothing is learnt from this example
         case Misused(error=error, sentence=sentence):
             raise AssertionError(f"{name_request(request)} makes sense, but it was refused: {error}: {sentence}")
         case Failed(reason=reason):
@@ -103,6 +107,8 @@ def said(value: T | None, what: str) -> T:
 def require_refusal(subject: Subject, request: Request, *, why: str) -> str:
     """A nonsensical or hopeless request must be refused in a sentence; the sentence."""
     match subject.start().perform(request):
+        case Misused(error=error) if error == INEXPRESSIBLE:
+            reject()
         case Misused(sentence=sentence) if sentence.strip():
             return sentence
         case Aggregated(result=None, refused=str(sentence)) if sentence.strip():

@@ -35,10 +35,12 @@ def test_every_member_is_accounted_for_once(implementation: Subject, way: Way, c
     reply = _aggregate(implementation, way, case)
     used, missing = said(reply.used, "who was used"), said(reply.missing, "who is missing")
     rejected = said(reply.rejected, "who was rejected")
-    stands = {member: [] for member in case.members}  # type: dict[str, list[str]]
+    stands: dict[str, list[str]] = {member: [] for member in case.members}
     for what, names in (("used", used), ("rejected", rejected), ("missing", missing)):
         for name in names:
             stands.setdefault(name, []).append(what)
+    strangers = sorted(set(used) - set(case.members))
+    assert not strangers, f"{strangers[0]} was used, but is no member"
     odd = {name: places for name, places in stands.items() if len(places) != 1}
     assert not odd, f"these stand in none or several of used, rejected and missing: {odd}"
     for worker, how in case.bad.items():
