@@ -46,7 +46,7 @@ def ask(subject: Subject, request: Request, wanted: type[T], *, node: WatchedNod
     """The reply to a sensible request; a refusal, a crash or another reply breaks the law."""
     match (node or subject.start()).perform(request):
         case Misused(error=error) if error == INEXPRESSIBLE:
-            reject()  # nothing is learnt from this example
+            return reject()  # nothing is learnt from this example
         case Misused(error=error, sentence=sentence):
             raise AssertionError(f"{name_request(request)} makes sense, but it was refused: {error}: {sentence}")
         case Failed(reason=reason):
@@ -108,7 +108,7 @@ def require_refusal(subject: Subject, request: Request, *, why: str) -> str:
     """A nonsensical or hopeless request must be refused in a sentence; the sentence."""
     match subject.start().perform(request):
         case Misused(error=error) if error == INEXPRESSIBLE:
-            reject()
+            return reject()
         case Misused(sentence=sentence) if sentence.strip():
             return sentence
         case Aggregated(result=None, refused=str(sentence)) if sentence.strip():

@@ -60,7 +60,7 @@ def test_any_minority_below_a_third_is_withstood(implementation: Subject, way: W
 def test_crashes_and_liars_together_are_withstood(implementation: Subject, way: Way, case: Lied) -> None:
     """While 2 f_byzantine + f_absent < n there is a result, within the bound of those that arrived.
 
-    Clauses: 4.2, 6.4. Catches: planted.WantsEveryone, planted.SilentAreZero.
+    Clauses: 4.2, 6.4. Catches: planted.WantsEveryone, planted.FillsInTheSilent.
     """
     require_within_bound(implementation, way, case)
 

@@ -58,11 +58,13 @@ class WantsEveryone(InRounds):
         return refusal(request, "someone is missing") if reply.missing else reply
 
 
-class SilentAreZero(InRounds):
+class FillsInTheSilent(InRounds):
+    """Who sends nothing gets what arrived last, whoever sent it."""
+
     def sent(self, request: Aggregate) -> Aggregate:
         sent = {update.worker for update in request.updates}
-        zeros = {name: torch.zeros_like(tensor) for name, tensor in request.updates[0].tensors.items()}
-        silent = tuple(Update(worker=m, tensors=zeros) for m in request.members or () if m not in sent)
+        last = request.updates[-1].tensors
+        silent = tuple(Update(worker=m, tensors=last) for m in request.members or () if m not in sent)
         return dataclasses.replace(request, updates=request.updates + silent)
 
 
