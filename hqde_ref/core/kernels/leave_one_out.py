@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.compiled import Backend, build_leave_one_out, is_compiled
 from hqde_ref.core.kernels.networks import selection_program
 from hqde_ref.core.kernels.order_statistics import NETWORK_MAX, is_finite_span, run_program
 from hqde_ref.core.kernels.rows import (
@@ -41,12 +42,15 @@ _SPARE = 10
 Visit = Callable[[int, int, int, Tensor, Tensor], None]
 
 
-def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8) -> tuple[float, ...]:
+def leave_one_out_scores(
+    updates: Updates, *, floor: float = 1e-8, backend: Backend = "eager"
+) -> tuple[float, ...]:
     """Return, per row, the mean over all coordinates of deviation / (spread + floor), as the document has it.
 
     Args:
         updates: n >= 2 tensors (d,) or one (n, d) tensor, finite.
         floor: above 0, in units of the rows; what makes the score finite where the spread is 0.
+        backend: "compiled" for torch.compile where there is a compiler; scores then differ in their last digits.
     Raises:
         ConfigurationError: the floor is not finite and above 0.
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
@@ -55,6 +59,13 @@ def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8) -> tuple[floa
         raise ConfigurationError(setting=f"floor of {_RULE}", wanted="finite and above 0", got=floor,
                                  do="take 1e-8 for the document's own score")
     rows = _checked(updates)
+    if is_compiled(backend, rows, rule=_RULE):
+        kernel = build_leave_one_out(len(rows), rows[0].dtype, rows[0].device)
+        if kernel is not None:
+            sums, span = kernel(list(rows), torch.tensor(floor, dtype=rows[0].dtype, device=rows[0].device))
+            if not math.isfinite(float(span)):
+                require_finite(_RULE, rows)
+            return tuple(float(total) / rows[0].numel() for total in sums)
     totals = [0.0] * len(rows)
 
     def add(index: int, low: int, high: int, deviation: Tensor, spread: Tensor) -> None:

@@ -18,6 +18,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.compiled import Backend, build_middle_mean, is_compiled
 from hqde_ref.core.kernels.networks import Program, selection_program
 from hqde_ref.core.kernels.rows import choose_block_length, rejoin, require_finite, wide_dtype
 
@@ -133,10 +134,13 @@ def write_rank_sum(ordered: Ordered, low: int, high: int, *, out: Tensor) -> Non
         out.add_(ordered[rank])
 
 
-def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str) -> Tensor:
+def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str, backend: Backend = "eager") -> Tensor:
     """Return the coordinate-wise median, (d,): the lower middle value, or the midpoint of the two middle ones."""
     count = len(rows)
     below, above = (count - 1) // 2, (count - 1) // 2 if lower else count // 2
+    compiled = _compiled_mean(rows, below, above + 1, rule, backend)
+    if compiled is not None:
+        return compiled
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     for low, high, ordered in ordered_blocks(rows, (below, above), rule=rule):
         if below == above:
@@ -147,9 +151,12 @@ def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str) -> Tensor:
     return result
 
 
-def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str) -> Tensor:
+def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str, backend: Backend = "eager") -> Tensor:
     """Return the mean of each coordinate without its ``trimmed`` smallest and largest values, (d,)."""
     count = len(rows)
+    compiled = _compiled_mean(rows, trimmed, count - trimmed, rule, backend)
+    if compiled is not None:
+        return compiled
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     share = 1.0 / (count - 2 * trimmed)
     for low, high, ordered in ordered_blocks(rows, range(trimmed, count - trimmed), rule=rule):
@@ -160,3 +167,17 @@ def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str) -> Tensor
         torch.maximum(part, ordered[trimmed], out=part)
         result[low:high] = torch.minimum(part, ordered[count - 1 - trimmed], out=part)
     return result
+
+
+def _compiled_mean(rows: Sequence[Tensor], low: int, high: int, rule: str, backend: Backend) -> Tensor | None:
+    """Return the mean of ranks low..high-1 by the compiled kernel, or None if there is none."""
+    if not is_compiled(backend, rows, rule=rule):
+        return None
+    kernel = build_middle_mean(len(rows), low, high, rows[0].dtype, rows[0].device)
+    if kernel is None:
+        return None
+    result, span = kernel(list(rows))
+    if not math.isfinite(float(span)):
+        require_finite(rule, rows)
+    mean: Tensor = result
+    return mean
