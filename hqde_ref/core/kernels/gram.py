@@ -30,6 +30,7 @@ _SAMPLE = 1024
 _CHUNKS = 4
 _CANDIDATES = 8
 _CACHE = 5 << 20
+_PROBES = 256
 _RECENTRE_MAX = 32
 _SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
 
@@ -152,7 +153,9 @@ def content_gram(
 
 def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float]) -> Gram:
     exponents: tuple[int, ...] = (0,) * len(rows)
-    products = _products(rows, centre, exponents)
+    products = _products_by_origin(rows, centre)
+    if products is None:
+        products = _products(rows, centre, exponents)
     if not _is_well_scaled(products, centre, rows[0].dtype):
         exponents = _scale_exponents(rows, centre, rule)
         products = _products(rows, centre, exponents)
@@ -161,10 +164,33 @@ def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequen
     cosines = (products * inverse[:, None] * inverse).clamp_(-1.0, 1.0)
     cosines.diagonal().copy_(lengths > 0)
     unit = _choose_unit(lengths.tolist(), exponents, weights)
-    shifts = torch.tensor([float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents],
-                          dtype=torch.float64, device=lengths.device)
-    return Gram(cosines=cosines, norms=lengths * torch.exp2(shifts), lengths=lengths, exponents=exponents,
-                unit=unit, centre=centre)
+    norms = lengths
+    if any(exponents) or unit != 0:
+        shifts = [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents]
+        norms = lengths * torch.exp2(torch.tensor(shifts, dtype=torch.float64, device=lengths.device))
+    return Gram(cosines=cosines, norms=norms, lengths=lengths, exponents=exponents, unit=unit, centre=centre)
+
+
+def _products_by_origin(rows: Sequence[Tensor], centre: int) -> Tensor | None:
+    """Return the products around row ``centre`` from ones around the origin, or None where that would cost digits.
+
+    It costs none where most rows lie as far from the centre as from the origin, and saves a subtraction per value.
+    """
+    if _work_dtype(rows) == torch.float64:
+        return None
+    step = max(1, rows[0].numel() // _PROBES)
+    probe = torch.stack([row[::step] for row in rows]).to(torch.float32)
+    scatter = torch.linalg.vector_norm(probe - probe[centre], dim=1).median()
+    if not bool(scatter >= torch.linalg.vector_norm(probe[centre])):
+        return None
+    raw = _products(rows, None, (0,) * len(rows))
+    own = raw[centre]
+    products = raw - own[:, None] - own + own[centre]
+    products[centre] = 0.0
+    products[:, centre] = 0.0
+    squares = products.diagonal().sort().values
+    # The probe may have missed where the rows are close.
+    return products if bool(squares[len(rows) // 2] >= 0.5 * own[centre]) else None
 
 
 def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequence[float]) -> int:
@@ -202,18 +228,26 @@ def _work_dtype(rows: Sequence[Tensor]) -> torch.dtype:
     return torch.float64 if len(rows) * rows[0].numel() <= _SMALL else wide_dtype(rows[0].dtype)
 
 
-def _products(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> Tensor:
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
+def _products(rows: Sequence[Tensor], centre: int | None, exponents: Sequence[int]) -> Tensor:
+    count = len(rows)
+    total = torch.zeros(count, count, dtype=torch.float64, device=rows[0].device)
+    # The matrix is symmetric: groups of rows are multiplied with themselves and later ones only.
+    size = count // 2 if 4 <= count <= 8 else (count if count <= 128 else 128)
+    groups = [(low, min(low + size, count)) for low in range(0, count, size)]
     for _, _, block in _centred_blocks(rows, centre, exponents):
         # float32 products inside a block, float64 across blocks: relative error some 1e-7.
-        total += block @ block.T
-    return total
+        for low, high in groups:
+            total[low:high, low:] += block[low:high] @ block[low:].T
+    return torch.triu(total) + torch.triu(total, diagonal=1).T
 
 
 def _centred_blocks(
-    rows: Sequence[Tensor], centre: int, exponents: Sequence[int]
+    rows: Sequence[Tensor], centre: int | None, exponents: Sequence[int]
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused."""
+    """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused.
+
+    Without a centre, block[i] = rows[i].
+    """
     length, dtype = rows[0].numel(), _work_dtype(rows)
     step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=1024)
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
@@ -224,7 +258,10 @@ def _centred_blocks(
         block = buffer[: len(rows) * size].view(len(rows), size)
         if plain:
             torch.stack(pieces, out=block)
-            block.sub_(pieces[centre])
+            if centre is not None:
+                block.sub_(pieces[centre])
+        elif centre is None:
+            block.copy_(torch.stack(pieces))
         else:
             for piece, exponent, out in zip(pieces, exponents, block.unbind(0), strict=True):
                 _write_difference(piece, pieces[centre].to(dtype), exponent, out)
