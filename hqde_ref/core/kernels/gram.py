@@ -23,7 +23,17 @@ from hqde_ref.core.kernels.means import blend_rows
 from hqde_ref.core.kernels.rows import choose_block_length, content_classes, require_finite, wide_dtype
 from hqde_ref.errors import NotFinite
 
-__all__ = ["Gram", "centred_gram", "choose_centre", "combine_rows", "content_gram", "distances", "weighted_medians"]
+__all__ = [
+    "Gram",
+    "centred_blocks",
+    "centred_gram",
+    "choose_centre",
+    "combine_rows",
+    "content_gram",
+    "distances",
+    "is_wide_sample",
+    "weighted_medians",
+]
 
 _SMALL = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
 _SAMPLE = 1024
@@ -31,6 +41,7 @@ _CHUNKS = 4
 _CANDIDATES = 8
 _CACHE = 5 << 20
 _PROBES = 256
+_COLUMNS = 64
 _RECENTRE_MAX = 32
 _SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
 
@@ -44,6 +55,9 @@ class Gram:
     lengths: (n,) float64, |z_i| * 2**-exponents[i].
     exponents: powers of two that the rows are scaled down by before they are multiplied.
     centre: the index of the row that is subtracted.
+    error: relative error of the products.
+    by_origin: whether products were taken around the origin and moved afterwards: good to 1e-7 of the greatest, not
+        of each.
     """
 
     cosines: Tensor
@@ -52,6 +66,8 @@ class Gram:
     exponents: tuple[int, ...]
     unit: int
     centre: int
+    error: float
+    by_origin: bool = False
 
 
 def choose_centre(rows: Sequence[Tensor], weights: Sequence[float]) -> int:
@@ -107,16 +123,18 @@ def centred_gram(
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted here.
     """
-    gram = _gram_around(rows, choose_centre(rows, weights) if centre is None else centre, rule, weights)
     if centre is not None:
-        return gram
+        return _gram_around(rows, centre, rule, weights, by_origin=False)
+    gram = _gram_around(rows, choose_centre(rows, weights), rule, weights, by_origin=True)
+    every = max(1, len(rows) // _COLUMNS)
     for _ in range(_RECENTRE_MAX):
         # The sample may have missed where the centre is an outlier: then another row is much nearer to the rest.
-        medians = weighted_medians(distances(gram), weights)
+        far = distances(gram)
+        medians = weighted_medians(torch.cat([far[:, gram.centre : gram.centre + 1], far[:, ::every]], dim=1), weights)
         best = int(medians.argmin())
-        if medians[best] >= 0.2 * medians[gram.centre]:
+        if medians[best] >= 0.2 * medians[0]:
             break
-        gram = _gram_around(rows, best, rule, weights)
+        gram = _gram_around(rows, (best - 1) * every, rule, weights, by_origin=False)
     return gram
 
 
@@ -151,13 +169,16 @@ def content_gram(
     return tuple(index for members in classes for index in members), expanded
 
 
-def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float]) -> Gram:
+def _gram_around(
+    rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], *, by_origin: bool
+) -> Gram:
     exponents: tuple[int, ...] = (0,) * len(rows)
-    products = _products_by_origin(rows, centre)
+    products = _products_by_origin(rows, centre) if by_origin else None
+    by_origin = products is not None
     if products is None:
         products = _products(rows, centre, exponents)
     if not _is_well_scaled(products, centre, rows[0].dtype):
-        exponents = _scale_exponents(rows, centre, rule)
+        exponents, by_origin = _scale_exponents(rows, centre, rule), False
         products = _products(rows, centre, exponents)
     lengths = products.diagonal().clamp_min(0.0).sqrt()
     inverse = torch.where(lengths > 0, 1.0 / lengths, 0.0)
@@ -168,7 +189,8 @@ def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequen
     if any(exponents) or unit != 0:
         shifts = [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents]
         norms = lengths * torch.exp2(torch.tensor(shifts, dtype=torch.float64, device=lengths.device))
-    return Gram(cosines=cosines, norms=norms, lengths=lengths, exponents=exponents, unit=unit, centre=centre)
+    return Gram(cosines=cosines, norms=norms, lengths=lengths, exponents=exponents, unit=unit, centre=centre,
+                error=2e-7 if _work_dtype(rows) == torch.float32 else 1e-15, by_origin=by_origin)
 
 
 def _products_by_origin(rows: Sequence[Tensor], centre: int) -> Tensor | None:
@@ -176,12 +198,7 @@ def _products_by_origin(rows: Sequence[Tensor], centre: int) -> Tensor | None:
 
     It costs none where most rows lie as far from the centre as from the origin, and saves a subtraction per value.
     """
-    if _work_dtype(rows) == torch.float64:
-        return None
-    step = max(1, rows[0].numel() // _PROBES)
-    probe = torch.stack([row[::step] for row in rows]).to(torch.float32)
-    scatter = torch.linalg.vector_norm(probe - probe[centre], dim=1).median()
-    if not bool(scatter >= torch.linalg.vector_norm(probe[centre])):
+    if not is_wide_sample(rows, centre):
         return None
     raw = _products(rows, None, (0,) * len(rows))
     own = raw[centre]
@@ -191,6 +208,16 @@ def _products_by_origin(rows: Sequence[Tensor], centre: int) -> Tensor | None:
     squares = products.diagonal().sort().values
     # The probe may have missed where the rows are close.
     return products if bool(squares[len(rows) // 2] >= 0.5 * own[centre]) else None
+
+
+def is_wide_sample(rows: Sequence[Tensor], centre: int) -> bool:
+    """Ask whether, on some coordinates, most rows lie as far from row ``centre`` as that from the origin."""
+    if _work_dtype(rows) == torch.float64:
+        return False  # there a subtraction costs nothing that matters
+    step = max(1, rows[0].numel() // _PROBES)
+    probe = torch.stack([row[::step] for row in rows]).to(torch.float32)
+    scatter = torch.linalg.vector_norm(probe - probe[centre], dim=1).median()
+    return bool(scatter >= torch.linalg.vector_norm(probe[centre]))
 
 
 def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequence[float]) -> int:
@@ -215,7 +242,7 @@ def _scale_exponents(rows: Sequence[Tensor], centre: int, rule: str) -> tuple[in
     found = torch.zeros(len(rows), dtype=torch.float64, device=rows[0].device)
     # Halves, so that the difference of two of the greatest numbers does not overflow.
     ones = (1,) * len(rows)
-    for _, _, block in _centred_blocks(rows, centre, ones):
+    for _, _, block in centred_blocks(rows, centre, ones):
         found = torch.maximum(found, block.abs().amax(dim=1).to(torch.float64))
     tops: list[float] = found.tolist()
     if not all(map(math.isfinite, tops)):
@@ -234,14 +261,14 @@ def _products(rows: Sequence[Tensor], centre: int | None, exponents: Sequence[in
     # The matrix is symmetric: groups of rows are multiplied with themselves and later ones only.
     size = count // 2 if 4 <= count <= 8 else (count if count <= 128 else 128)
     groups = [(low, min(low + size, count)) for low in range(0, count, size)]
-    for _, _, block in _centred_blocks(rows, centre, exponents):
+    for _, _, block in centred_blocks(rows, centre, exponents):
         # float32 products inside a block, float64 across blocks: relative error some 1e-7.
         for low, high in groups:
             total[low:high, low:] += block[low:high] @ block[low:].T
     return torch.triu(total) + torch.triu(total, diagonal=1).T
 
 
-def _centred_blocks(
+def centred_blocks(
     rows: Sequence[Tensor], centre: int | None, exponents: Sequence[int]
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused.
@@ -249,7 +276,7 @@ def _centred_blocks(
     Without a centre, block[i] = rows[i].
     """
     length, dtype = rows[0].numel(), _work_dtype(rows)
-    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=1024)
+    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048)
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
@@ -297,7 +324,7 @@ def combine_rows(rows: Sequence[Tensor], gram: Gram, coefficients: Tensor) -> Te
         multipliers[gram.centre] = 1.0 - multipliers.sum()
         return blend_rows(rows, multipliers.tolist())
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
-    for low, high, block in _centred_blocks(rows, gram.centre, gram.exponents):
+    for low, high, block in centred_blocks(rows, gram.centre, gram.exponents):
         part = torch.mv(block.T, multipliers.to(block.dtype)).mul_(2.0**gram.unit)
         part.add_(rows[gram.centre][low:high])
         result[low:high] = round_once(part, result.dtype) if part.dtype == torch.float64 else part

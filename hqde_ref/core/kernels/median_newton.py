@@ -68,7 +68,8 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
     at: int | None = None
     norm, b = 0.0, np.zeros_like(w)
     b[start] = r[start]
-    if pull_norm <= own * (1.0 + _EQUAL):
+    # Where an input is optimal to the precision of the products, a point beside it would be worse.
+    if pull_norm <= own * (1.0 + max(_EQUAL, len(w) ** 2 * gram.error)):
         twin = _twin(w, far[start], excess, start) if pull_norm >= own * (1.0 - 1e-9) else None
         if twin is None:
             at = start
@@ -76,7 +77,8 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
             b /= 2.0
             b[twin] += r[twin] / 2.0
     else:
-        b, norm = _descend(h, r, w, b + pull * (1.0 - own / pull_norm), tolerance)
+        with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
+            b, norm = _descend(h, r, w, b + pull * (1.0 - own / pull_norm), tolerance)
     coefficients = torch.from_numpy(b).to(gram.norms.device)
     return MedianSolution(coefficients=coefficients, at=at, near=near, gradient_norm=norm)
 
@@ -142,10 +144,9 @@ def _newton_step(
     total = float(pulls.sum())
     np.fill_diagonal(system, system.diagonal() + total * (1.0 + 1e-12))
     try:
-        solved = np.linalg.solve(system, units.T @ image)
+        step: Array = -(gradient + units @ np.linalg.solve(system, units.T @ image)) / total
     except np.linalg.LinAlgError:
         return None
-    step: Array = -(gradient + units @ solved) / total
     return step if bool(np.isfinite(step).all()) else None
 
 

@@ -94,7 +94,7 @@ def filtered_geometric_median(
     places = [place for place, index in enumerate(order) if index in kept]
     part = _subset(gram, places)
     solution = solve_median(part, [1.0] * len(places))
-    if solution.near is not None and places[solution.near] != gram.centre:
+    if solution.near is not None and (gram.by_origin or places[solution.near] != gram.centre):
         return geometric_median([rows[index] for index in screening.kept], faulty_max=0)
     if solution.at is not None:
         return rows[order[places[solution.at]]].clone()
@@ -119,7 +119,7 @@ def _measure(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], Gram, Tensor]:
     """Return the content order, the Gram matrix in it, and each row's distance from the geometric median of all."""
     order, gram = content_gram(rows, rule=_RULE)
     solution = solve_median(gram, [1.0] * len(rows))
-    if solution.near is not None and solution.near != gram.centre:
+    if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
         order, gram = content_gram(rows, rule=_RULE, centre=order[solution.near])
         solution = solve_median(gram, [1.0] * len(rows))
     b = solution.coefficients

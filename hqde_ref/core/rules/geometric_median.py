@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.gram import combine_rows, content_gram
 from hqde_ref.core.kernels.median_newton import solve_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights
+from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order
 from hqde_ref.errors import LayoutError
 
 __all__ = ["blockwise_geometric_median", "geometric_median"]
@@ -41,9 +42,14 @@ def geometric_median(
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     given = check_weights(_RULE, weights, count=len(rows))
+    if len(rows) >= SWEEP_ROWS:
+        order = content_order(rows)
+        swept = sweep_median([rows[index] for index in order], [given[index] for index in order])
+        if swept is not None:
+            return swept
     order, gram = content_gram(rows, rule=_RULE, weights=given)
     solution = solve_median(gram, [given[index] for index in order])
-    if solution.near is not None and solution.near != gram.centre:
+    if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
         # Near an input only a Gram matrix around that input has digits left to decide.
         order, gram = content_gram(rows, rule=_RULE, weights=given, centre=order[solution.near])
         solution = solve_median(gram, [given[index] for index in order])
