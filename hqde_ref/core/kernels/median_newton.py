@@ -38,12 +38,14 @@ class MedianSolution:
     """Where the geometric median lies.
 
     coefficients: (n,) float64 along the unit vectors from the centre, in units of 2**gram.unit.
+    shares: (n,) float64, at least 0 and of sum 1: the same point as a mean of the rows, whatever the centre.
     at: the input that is the optimum, or None.
     near: the input that is the optimum or so nearly one that the Gram matrix should be centred on it, or None.
     gradient_norm: |gradient of f| for weights of sum 1, as the Gram matrix sees it; 0 where an input is optimal.
     """
 
     coefficients: Tensor
+    shares: Tensor
     at: int | None
     near: int | None
     gradient_norm: float
@@ -66,8 +68,8 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
     own = float(w[far[start] <= 0.0].sum())
     near: int | None = start if pull_norm <= 1.01 * own else None
     at: int | None = None
-    norm, b = 0.0, np.zeros_like(w)
-    b[start] = r[start]
+    norm, b, shares = 0.0, np.zeros_like(w), np.zeros_like(w)
+    b[start], shares[start] = r[start], 1.0
     # Where an input is optimal to the precision of the products, a point beside it would be worse.
     if pull_norm <= own * (1.0 + max(_EQUAL, len(w) ** 2 * gram.error)):
         twin = _twin(w, far[start], excess, start) if pull_norm >= own * (1.0 - 1e-9) else None
@@ -76,11 +78,15 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
         else:  # all between the two is optimal: take the middle
             b /= 2.0
             b[twin] += r[twin] / 2.0
+            shares[[start, twin]] = 0.5
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
             b, norm = _descend(h, r, w, b + pull * (1.0 - own / pull_norm), tolerance)
-    coefficients = torch.from_numpy(b).to(gram.norms.device)
-    return MedianSolution(coefficients=coefficients, at=at, near=near, gradient_norm=norm)
+            # Weiszfeld's weights at the optimum give the optimum.
+            pulls = w / _distances_to(h, r, b)
+            shares = pulls / pulls.sum()
+    coefficients, convex = (torch.from_numpy(found).to(gram.norms.device) for found in (b, shares))
+    return MedianSolution(coefficients=coefficients, shares=convex, at=at, near=near, gradient_norm=norm)
 
 
 def _excess(h: Array, r: Array, far: Array, w: Array) -> Array:
@@ -115,8 +121,7 @@ def _descend(h: Array, r: Array, w: Array, b: Array, tolerance: float) -> tuple[
     """Follow Newton steps from ``b`` until the gradient is below ``tolerance`` or no step descends in float64."""
     norm = float("inf")
     for _ in range(_STEPS_MAX):
-        along = h @ b
-        far = np.sqrt(np.maximum(r * r - 2.0 * r * along + b @ along, 1e-290))
+        far = _distances_to(h, r, b)
         pulls = w / far
         total = float(pulls.sum())
         gradient = total * b - pulls * r
@@ -133,6 +138,12 @@ def _descend(h: Array, r: Array, w: Array, b: Array, tolerance: float) -> tuple[
         if not moved:
             break
     return b, norm
+
+
+def _distances_to(h: Array, r: Array, b: Array) -> Array:
+    along = h @ b
+    found: Array = np.sqrt(np.maximum(r * r - 2.0 * r * along + b @ along, 1e-290))
+    return found
 
 
 def _newton_step(

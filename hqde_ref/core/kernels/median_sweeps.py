@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import centred_blocks, choose_centre, is_wide_sample
+from hqde_ref.core.kernels.centres import choose_centre, is_wide_sample
+from hqde_ref.core.kernels.gram_blocks import centred_blocks
 
 __all__ = ["SWEEP_ROWS", "sweep_median"]
 

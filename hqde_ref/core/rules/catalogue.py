@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_krum, certify_ranks
 from hqde_ref.core.kernels.rows import Updates, as_rows
-from hqde_ref.core.rules import bounds
+from hqde_ref.core.rules import bounds, coefficients
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
 from hqde_ref.core.rules.clipping import clipped_trimmed_mean
@@ -106,6 +106,7 @@ ENTRIES: tuple[Rule, ...] = (
         name="geometric_median", aggregate=geometric_median, family="gram", least_contributions=_majority,
         kappa=bounds.lower_median_kappa, symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
         certify=certify_geometric_median, source="Minsker 2015 (arXiv:1308.1334); clause 4.7",
+        weigh=coefficients.weigh_geometric_median,
         description="Point with the least sum of distances to all contributions, certified.",
     ),
     Rule(
@@ -113,35 +114,41 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=lambda f: 3 * f + 1, kappa=bounds.filtered_kappa,
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"}, certify=_certify_filtered,
         source="HQDE section 4 as clauses 4.3 and 4.4 read it",
+        weigh=coefficients.weigh_filtered_geometric_median,
         description="Geometric median after at most f contributions far out were rejected: HQDE's own rule, provable.",
     ),
     Rule(
         name="krum", aggregate=krum, family="gram", least_contributions=_krum_least, kappa=bounds.krum_kappa,
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"}, certify=certify_krum,
         source="Blanchard et al. 2017 (arXiv:1703.02757)",
+        weigh=coefficients.weigh_krum,
         description="The contribution with the least sum of squared distances to its n - f - 2 nearest others.",
     ),
     Rule(
         name="multi_krum", aggregate=multi_krum, family="gram", least_contributions=_krum_least,
         kappa=bounds.multi_krum_kappa, symmetries=_EUCLIDEAN | {"exact_fit"}, certify=None,
         source="Blanchard et al. 2017 (arXiv:1703.02757); Bareilles et al. 2026 (arXiv:2602.03899)",
+        weigh=coefficients.weigh_multi_krum,
         description="Mean of the n - f contributions with the lowest Krum scores.",
     ),
     Rule(
         name="minimum_diameter_mean", aggregate=minimum_diameter_mean, family="gram", least_contributions=_majority,
         kappa=bounds.minimum_diameter_kappa, symmetries=_EUCLIDEAN | {"exact_fit"}, certify=None,
         source="El Mhamdi et al. 2018 (arXiv:1802.07927); Farhadkhani et al. 2022 (arXiv:2205.12173)",
+        weigh=coefficients.weigh_minimum_diameter,
         description="Mean of the n - f contributions of least diameter, found exactly.",
     ),
     Rule(
         name="smallest_spread_mean", aggregate=smallest_spread_mean, family="gram", least_contributions=_majority,
         kappa=bounds.smallest_spread_kappa, symmetries=_EUCLIDEAN | {"exact_fit"}, certify=None,
         source="Allouah et al. 2023 (SMEA)",
+        weigh=coefficients.weigh_smallest_spread,
         description="Mean of the n - f contributions whose covariance has the smallest largest eigenvalue.",
     ),
     Rule(
         name="covariance_filter", aggregate=covariance_filter, family="gram", least_contributions=_majority,
         kappa=None, symmetries=_EUCLIDEAN, certify=None, source="Allouah et al. 2025 (CAF); no constant proven here",
+        weigh=coefficients.weigh_covariance_filter,
         description="Weighted mean whose weights shrink along the widest direction until n - 2f is left.",
     ),
     Rule(
@@ -167,12 +174,14 @@ ENTRIES: tuple[Rule, ...] = (
         name="mixed_geometric_median", aggregate=mixed_geometric_median, family="gram",
         least_contributions=_majority, kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.lower_median_kappa(n, f)),
         symmetries=_EUCLIDEAN | {"exact_fit"}, certify=None, source="Allouah et al. 2023 (arXiv:2302.01772)",
+        weigh=coefficients.weigh_mixed_geometric_median,
         description="Geometric median after nearest-neighbour mixing, solved in coefficient space.",
     ),
     Rule(
         name="mixed_krum", aggregate=mixed_krum, family="gram", least_contributions=_krum_least,
         kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.krum_kappa(n, f)),
         symmetries=_EUCLIDEAN | {"exact_fit"}, certify=None, source="Allouah et al. 2023 (arXiv:2302.01772)",
+        weigh=coefficients.weigh_mixed_krum,
         description="Krum after nearest-neighbour mixing, scored in coefficient space.",
     ),
     Rule(
