@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.certificates import certify_geometric_median
-from hqde_ref.core.rules.geometric_median import blockwise_geometric_median, geometric_median
+from hqde_ref.core.rules.geometric_median import (
+    blockwise_geometric_median,
+    certified_geometric_median,
+    geometric_median,
+)
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 
@@ -289,3 +293,21 @@ def test_a_noisy_line_is_no_trap(length: int) -> None:
         rows = (direction[0] + torch.arange(16.0)[:, None] * direction[1] + 1e-4 * noise).float()
         certificate = certify_geometric_median(rows, geometric_median(rows, faulty_max=3), faulty_max=3)
         assert certificate.excess < 1e-3
+
+
+@pytest.mark.parametrize("length", [7, 40000])
+@pytest.mark.parametrize("count", [9, 140])
+def test_the_solvers_own_certificate_agrees_with_the_independent_one(count: int, length: int) -> None:
+    if count * length > 1 << 20:
+        length //= 10
+    rows = seeded(count, length, seed=19, dtype=torch.float32)
+    rows[:2] *= 1e12
+    row, own = certified_geometric_median(rows, faulty_max=2)
+    assert torch.equal(row, geometric_median(rows, faulty_max=2))
+    independent = certify_geometric_median(rows, row, faulty_max=2)
+    assert own.radius_factor == pytest.approx(independent.radius_factor, rel=1e-4)
+    assert own.excess <= 1e-6
+    assert independent.excess <= 1e-6
+    at_input, certificate = certified_geometric_median([rows[3]] * 5 + list(rows[:3]), faulty_max=3)
+    assert torch.equal(at_input, rows[3])
+    assert (certificate.subgradient_norm, certificate.gap) == (0.0, 0.0)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, distances
 
-__all__ = ["MedianSolution", "solve_median"]
+__all__ = ["MedianSolution", "distances_to", "solve_median"]
 
 # n x n arithmetic is done in NumPy on the CPU: small operations cost a third of torch's there.
 Array = NDArray[np.float64]
@@ -87,6 +87,18 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
             shares = pulls / pulls.sum()
     coefficients, convex = (torch.from_numpy(found).to(gram.norms.device) for found in (b, shares))
     return MedianSolution(coefficients=coefficients, shares=convex, at=at, near=near, gradient_norm=norm)
+
+
+def distances_to(gram: Gram, solution: MedianSolution) -> Tensor:
+    """Return each row's distance from the solution, (n,) float64, in units of 2**gram.unit; 0 where they are equal."""
+    b = solution.coefficients
+    along = gram.cosines @ b
+    squares = gram.norms**2 - 2.0 * gram.norms * along + b @ along
+    if solution.at is not None:
+        place = solution.at
+        ray = (gram.cosines[place] >= 1.0) | (gram.norms[place] == 0.0)
+        squares = torch.where((gram.norms == gram.norms[place]) & ray, 0.0, squares)
+    return squares.clamp_min(0.0).sqrt()
 
 
 def _excess(h: Array, r: Array, far: Array, w: Array) -> Array:

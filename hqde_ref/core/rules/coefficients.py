@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, distances, gram_of_products
-from hqde_ref.core.kernels.median_newton import solve_median
+from hqde_ref.core.kernels.median_newton import distances_to, solve_median
 from hqde_ref.core.kernels.mixing import mix_gram, mix_rows
 from hqde_ref.core.kernels.order_statistics import median_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import krum_order, minimum_diameter_subset, nearest_rows
-from hqde_ref.core.rules.filtered_geometric_median import gram_subset, robust_scores, screen_scores
+from hqde_ref.core.rules.filtered_geometric_median import gram_subset, screen_scores
 from hqde_ref.core.rules.krum import resolve_neighbours
 from hqde_ref.core.rules.spectral import covariance_shares, smallest_spread_rows
 from hqde_ref.errors import LayoutError
@@ -109,7 +109,7 @@ def weigh_filtered_geometric_median(products: Tensor, *, faulty_max: int) -> tup
     """Return the rows' weights in the geometric median of those kept; a rejected row has weight 0."""
     gram = _open("filtered_geometric_median", products, faulty_max, 3 * max(faulty_max, 0) + 1)
     count = len(products)
-    scores = robust_scores(gram, solve_median(gram, [1.0] * count))
+    scores = distances_to(gram, solve_median(gram, [1.0] * count))
     kept = screen_scores(range(count), gram, scores, rejections_max=faulty_max).kept
     shares = torch.zeros_like(gram.norms)
     shares[list(kept)] = solve_median(gram_subset(gram, kept), [1.0] * len(kept)).shares

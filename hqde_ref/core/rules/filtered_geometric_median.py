@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram
-from hqde_ref.core.kernels.median_newton import MedianSolution, solve_median
+from hqde_ref.core.kernels.median_newton import distances_to, solve_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
@@ -30,7 +30,6 @@ __all__ = [
     "choose_outliers",
     "filtered_geometric_median",
     "gram_subset",
-    "robust_scores",
     "screen_scores",
 ]
 
@@ -129,22 +128,7 @@ def _measure(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], Gram, Tensor]:
     if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
         order, gram = content_gram(rows, rule=_RULE, centre=order[solution.near])
         solution = solve_median(gram, [1.0] * len(rows))
-    return order, gram, robust_scores(gram, solution)
-
-
-def robust_scores(gram: Gram, solution: MedianSolution) -> Tensor:
-    """Return each row's distance from the geometric median of all, (n,), in units of 2**gram.unit."""
-    b = solution.coefficients
-    along = gram.cosines @ b
-    squares = gram.norms**2 - 2.0 * gram.norms * along + b @ along
-    if solution.at is not None:  # equal rows score exactly 0
-        squares = torch.where(_equals(gram, solution.at), 0.0, squares)
-    return squares.clamp_min(0.0).sqrt()
-
-
-def _equals(gram: Gram, place: int) -> Tensor:
-    """Return which rows equal row ``place``: on the same ray from the centre at the same distance."""
-    return (gram.norms == gram.norms[place]) & ((gram.cosines[place] >= 1.0) | (gram.norms[place] == 0.0))
+    return order, gram, distances_to(gram, solution)
 
 
 def screen_scores(
