@@ -34,8 +34,10 @@ def softmax_masses(count: int, *, seed: int = 1) -> list[float]:
 
 def rational_mean(rows: Tensor, masses: list[float]) -> list[Fraction]:
     total = sum(map(Fraction, masses))
-    return [sum(Fraction(x) * Fraction(m) for x, m in zip(column, masses, strict=True)) / total
-            for column in rows.double().T.tolist()]
+    return [
+        sum(Fraction(x) * Fraction(m) for x, m in zip(column, masses, strict=True)) / total
+        for column in rows.double().T.tolist()
+    ]
 
 
 def random_tree(rows: Tensor, masses: list[float], blocks: tuple[tuple[int, int], ...], *, seed: int) -> Tensor:
@@ -91,8 +93,10 @@ def test_error_stays_below_the_bound_of_each_block(count: int) -> None:
     grid = choose_grid(tops, masses)
     total, mass = leaf_sum(list(rows), masses, grid, blocks), math.fsum(masses)
     bounds = mean_error_bound(grid, tops, masses)
-    errors = [abs(Fraction(s) / Fraction(mass) - mean)
-              for s, mean in zip(total.tolist(), rational_mean(rows, masses), strict=True)]
+    errors = [
+        abs(Fraction(s) / Fraction(mass) - mean)
+        for s, mean in zip(total.tolist(), rational_mean(rows, masses), strict=True)
+    ]
     assert max(errors[:30]) <= bounds[0]
     assert max(errors[30:]) <= bounds[1] < bounds[0] * 1e-8
 

@@ -63,8 +63,10 @@ def test_every_dtype_is_ordered_exactly_and_rounded_once(count: int, dtype: torc
     rows = spread(count, 500, dtype=dtype)
     assert torch.equal(median_rows(rows.unbind(0), lower=True, rule="test"), rows.median(dim=0).values)
     middle = torch.from_numpy(numpy.median(rows.double().numpy(), axis=0))
-    assert torch.equal(median_rows(rows.unbind(0), lower=False, rule="test"), middle.float().to(dtype)
-                       if dtype != torch.float64 else middle)
+    assert torch.equal(
+        median_rows(rows.unbind(0), lower=False, rule="test"),
+        middle.float().to(dtype) if dtype != torch.float64 else middle,
+    )
     trimmed = mean_of_middle(rows.unbind(0), trimmed=1, rule="test")
     wanted = numpy.sort(rows.double().numpy(), axis=0)[1:-1].mean(axis=0)
     tolerance = torch.finfo(dtype).eps
@@ -102,8 +104,11 @@ def slow_nearest_mean(column: list[float], keep: int) -> float:
     values = sorted(column)
     median = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
     nearest = sorted(abs(value - median) for value in values)[:keep]
-    fits = [window for window in (values[i : i + keep] for i in range(len(values) - keep + 1))
-            if sorted(abs(value - median) for value in window) == nearest]
+    fits = [
+        window
+        for window in (values[i : i + keep] for i in range(len(values) - keep + 1))
+        if sorted(abs(value - median) for value in window) == nearest
+    ]
     return (sum(fits[0]) / keep + sum(fits[-1]) / keep) / 2
 
 

@@ -78,12 +78,15 @@ def test_float64_reaches_to_its_own_limits(scale: float) -> None:
     assert certificate.excess < 1e-9
 
 
-@pytest.mark.parametrize("values", [
-    [[0.0], [0.0], [0.0], [1.0], [4.0]],
-    [[3.0], [1.0], [2.0]],
-    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [0.1, 0.05]],
-    [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [7.0, 7.0], [2.0, 2.0]],
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[0.0], [0.0], [0.0], [1.0], [4.0]],
+        [[3.0], [1.0], [2.0]],
+        [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [0.1, 0.05]],
+        [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [7.0, 7.0], [2.0, 2.0]],
+    ],
+)
 def test_an_optimum_on_an_input_is_that_input_to_the_bit(values: list[list[float]]) -> None:
     rows = torch.tensor(values)
     result = geometric_median(rows, faulty_max=1)
@@ -96,8 +99,9 @@ def test_an_input_just_inside_and_just_outside_the_optimum_is_told_apart() -> No
     """Three unit pulls against one row's weight: |R| <= w decides, here at |R| = w (1 +- 1e-6)."""
     for slack, on_input in ((-1e-6, True), (1e-6, False)):
         angle = math.acos((1.0 + slack) / 2.0)
-        rows = torch.tensor([[0.0, 0.0], [math.cos(angle), math.sin(angle)], [math.cos(angle), -math.sin(angle)]],
-                            dtype=torch.float64)
+        rows = torch.tensor(
+            [[0.0, 0.0], [math.cos(angle), math.sin(angle)], [math.cos(angle), -math.sin(angle)]], dtype=torch.float64
+        )
         result = geometric_median(rows, faulty_max=0)
         assert torch.equal(result, rows[0]) is on_input
         assert certify_geometric_median(rows, result, faulty_max=0).excess < 1e-9
@@ -220,11 +224,14 @@ def test_the_certificate_bounds_the_distance_for_any_faulty_choice() -> None:
 def test_the_certificate_says_what_it_found() -> None:
     rows = torch.tensor([[0.0], [0.0], [0.0], [1.0], [4.0]])
     good = certify_geometric_median(rows, torch.tensor([0.0]), faulty_max=1)
-    assert good.because == ("the output is a geometric median and lies within 1.033 honest radii of any point "
-                            "with 1 faulty rows")
+    assert good.because == (
+        "the output is a geometric median and lies within 1.033 honest radii of any point with 1 faulty rows"
+    )
     stuck = certify_geometric_median(rows, torch.tensor([1.0]), faulty_max=1)
-    assert stuck.because == "the output leaves a pull of 1 contributions (gap 1.62) " \
-                            "and lies within 1.155 honest radii of any point with 1 faulty rows"
+    assert (
+        stuck.because == "the output leaves a pull of 1 contributions (gap 1.62) "
+        "and lies within 1.155 honest radii of any point with 1 faulty rows"
+    )
     assert certify_geometric_median(rows, torch.tensor([9.0]), faulty_max=1).radius_factor is None
 
 
@@ -269,8 +276,10 @@ def test_many_rows_are_swept_and_agree_with_the_gram_matrix() -> None:
     order = torch.randperm(140, generator=torch.Generator().manual_seed(0))
     assert torch.equal(geometric_median(list(rows[order]), faulty_max=20), result)
     near = (1.0 + 1e-3 * seeded(140, 3000, seed=15)).float()
-    assert float((geometric_median(near, faulty_max=20).double() - torch.from_numpy(slow_median(near, 200))).abs().max()
-                 ) < 1.3e-7
+    assert (
+        float((geometric_median(near, faulty_max=20).double() - torch.from_numpy(slow_median(near, 200))).abs().max())
+        < 1.3e-7
+    )
 
 
 def test_many_rows_that_do_not_settle_in_sweeps_are_still_solved() -> None:

@@ -189,10 +189,18 @@ def test_small_changes_change_the_result_no_more_than_they_are(rule: Rule) -> No
 def attacks(honest: Tensor, faulty: int) -> list[Tensor]:
     mean, spread = honest.mean(dim=0), honest.std(dim=0)
     far = honest[(honest - mean).norm(dim=1).argmax()]
-    return [rows.expand(faulty, -1) for rows in (
-        far[None], (mean + 1.5 * spread)[None], (mean - 3 * spread)[None], (mean + 1e30)[None], -10 * mean[None],
-        (2 * far - mean)[None], mean[None] + torch.eye(1, len(mean), dtype=mean.dtype) * 1e6,
-    )]
+    return [
+        rows.expand(faulty, -1)
+        for rows in (
+            far[None],
+            (mean + 1.5 * spread)[None],
+            (mean - 3 * spread)[None],
+            (mean + 1e30)[None],
+            -10 * mean[None],
+            (2 * far - mean)[None],
+            mean[None] + torch.eye(1, len(mean), dtype=mean.dtype) * 1e6,
+        )
+    ]
 
 
 @pytest.mark.parametrize("rule", ROBUST)
@@ -226,8 +234,12 @@ def test_tight_constants_are_attained(name: str, count: int, faulty: int) -> Non
     """k honest rows stand with the faulty ones, the others together: the squared error is kappa * V, ratio 1.000."""
     rule = RULES[name]
     assert rule.kappa is not None
-    trimmed = {"coordinate_median": (count - 1) // 2, "lower_coordinate_median": count // 2, "trimmed_mean": faulty,
-               "geometric_median": count // 2 if count % 2 == 0 else (count - 1) // 2}
+    trimmed = {
+        "coordinate_median": (count - 1) // 2,
+        "lower_coordinate_median": count // 2,
+        "trimmed_mean": faulty,
+        "geometric_median": count // 2 if count % 2 == 0 else (count - 1) // 2,
+    }
     together = count - faulty - trimmed[name]
     honest = [0.0] * trimmed[name] + [1.0] * together
     if name == "lower_coordinate_median":
@@ -285,8 +297,9 @@ def test_rank_certificates_prove_containment() -> None:
     rows = seeded(9, 20)
     median = certify("coordinate_median", rows, rows.median(dim=0).values, faulty_max=4)
     assert (median.rank_interval, median.excess) == ((5, 5), 0.0)
-    assert median.because == ("every coordinate lies between ranks 5 and 5 of 9, "
-                              "inside the honest range with 4 faulty rows")
+    assert median.because == (
+        "every coordinate lies between ranks 5 and 5 of 9, inside the honest range with 4 faulty rows"
+    )
     mean = certify("trimmed_mean", rows, rows.mean(dim=0), faulty_max=4)
     assert mean.rank_interval is not None
     assert mean.rank_interval[0] < 5

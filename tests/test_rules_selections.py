@@ -88,8 +88,7 @@ def test_the_minimum_diameter_is_the_least_over_all_subsets(count: int) -> None:
         assert len(kept) == count - faulty
         assert diameter == float(wanted) == float(squares[list(kept)][:, list(kept)].max())
     rows = seeded(count, 4)
-    best = min(itertools.combinations(range(count), count - 1),
-               key=lambda c: slow_squares(rows[list(c)]).max())
+    best = min(itertools.combinations(range(count), count - 1), key=lambda c: slow_squares(rows[list(c)]).max())
     assert near(minimum_diameter_mean(rows, faulty_max=1), rows[list(best)].mean(dim=0))
 
 
@@ -174,8 +173,9 @@ def test_the_covariance_filter_is_the_definition_and_removes_outliers_of_any_siz
 
 def slow_mix(rows: Tensor, faulty: int) -> numpy.ndarray:
     keep = len(rows) - faulty
-    return numpy.stack([rows.numpy()[numpy.argsort(line, kind="stable")[:keep]].mean(axis=0)
-                        for line in slow_squares(rows)])
+    return numpy.stack(
+        [rows.numpy()[numpy.argsort(line, kind="stable")[:keep]].mean(axis=0) for line in slow_squares(rows)]
+    )
 
 
 @pytest.mark.parametrize("length", [4, 9000])

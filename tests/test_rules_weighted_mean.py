@@ -16,8 +16,11 @@ def test_exact_and_fast_agree_with_numpy(dtype: torch.dtype, length: int) -> Non
     rows = torch.randn(5, length, generator=torch.Generator().manual_seed(length)).to(dtype)
     weights = [0.5, 1.0, 2.0, 0.25, 4.0]
     wanted = torch.from_numpy(numpy.average(rows.double().numpy(), axis=0, weights=weights))
-    for result in (weighted_mean(rows, weights=weights), fast_weighted_mean(rows, weights=weights),
-                   fast_weighted_mean(list(rows), weights=weights)):
+    for result in (
+        weighted_mean(rows, weights=weights),
+        fast_weighted_mean(rows, weights=weights),
+        fast_weighted_mean(list(rows), weights=weights),
+    ):
         assert result.dtype == dtype
         assert torch.allclose(result.double(), wanted, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
 

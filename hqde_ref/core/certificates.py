@@ -102,23 +102,34 @@ def median_certificate(
     factor = _radius_factor((heaviest + norm) / (total - heaviest) if total > heaviest else 1.0)
     gap = min(gap, norm * _reach(far, w)) if norm > 0.0 else 0.0
     return Certificate(
-        rule="geometric_median", count=len(weights), faulty_max=faulty_max, excess=norm / total, gap=gap,
-        subgradient_norm=norm, radius_factor=factor, because=_median_sentence(norm, gap, factor, faulty_max),
+        rule="geometric_median",
+        count=len(weights),
+        faulty_max=faulty_max,
+        excess=norm / total,
+        gap=gap,
+        subgradient_norm=norm,
+        radius_factor=factor,
+        because=_median_sentence(norm, gap, factor, faulty_max),
     )
 
 
 def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: int) -> str:
     found = "is a geometric median" if norm == 0.0 else f"leaves a pull of {norm:.3g} contributions (gap {gap:.3g})"
-    bound = ("and no radius can be promised" if factor is None
-             else f"and lies within {factor:.4g} honest radii of any point")
+    bound = (
+        "and no radius can be promised" if factor is None else f"and lies within {factor:.4g} honest radii of any point"
+    )
     return f"the output {found} {bound} with {faulty_max} faulty rows"
 
 
 def _judged(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     rows = as_rows(updates, rule=rule)
     if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
-        raise LayoutError(what=f"output of {rule}", wanted=f"a floating row of {rows[0].numel()} on {rows[0].device}",
-                          got=f"{tuple(output.shape)} {output.dtype} on {output.device}", do="pass the rule's result")
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted=f"a floating row of {rows[0].numel()} on {rows[0].device}",
+            got=f"{tuple(output.shape)} {output.dtype} on {output.device}",
+            do="pass the rule's result",
+        )
     require_finite(rule, rows)
     require_finite(f"the certificate of {rule}", [output])
     return rows, output.detach().to(torch.float64)
@@ -207,15 +218,17 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
     inside = interval[0] > faulty_max and interval[1] <= count - faulty_max
     place = "inside" if inside else "not proven to be inside"
     return Certificate(
-        rule=rule, count=count, faulty_max=faulty_max, excess=excess, rank_interval=interval,
+        rule=rule,
+        count=count,
+        faulty_max=faulty_max,
+        excess=excess,
+        rank_interval=interval,
         because=f"every coordinate lies between ranks {interval[0]} and {interval[1]} of {count}, "
-                f"{place} the honest range with {faulty_max} faulty rows",
+        f"{place} the honest range with {faulty_max} faulty rows",
     )
 
 
-def certify_krum(
-    updates: Updates, output: Tensor, *, faulty_max: int, neighbours: int | None = None
-) -> Certificate:
+def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbours: int | None = None) -> Certificate:
     """Judge ``output`` as the row with the lowest Krum score, scored afresh from float64 differences.
 
     Args:
@@ -237,5 +250,11 @@ def certify_krum(
     excess = 0.0 if mine == best else (mine / best - 1.0 if best > 0.0 else math.inf)
     rank = sorted(scores.tolist()).index(mine) + 1 if same else None
     said = f"the output is row {same[0]}, of rank {rank} by score" if same else "the output is none of the rows"
-    return Certificate(rule=rule, count=count, faulty_max=faulty_max, excess=excess, score_order=order,
-                       because=f"{said} among {count} with {faulty_max} faulty rows")
+    return Certificate(
+        rule=rule,
+        count=count,
+        faulty_max=faulty_max,
+        excess=excess,
+        score_order=order,
+        because=f"{said} among {count} with {faulty_max} faulty rows",
+    )

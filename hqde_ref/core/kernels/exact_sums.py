@@ -80,7 +80,9 @@ def choose_grid(tops: Sequence[tuple[float, ...]], masses: Sequence[float]) -> t
         if exponent > _GREATEST:
             raise ConfigurationError(
                 setting=f"mass times magnitude of block {block} of {_RULE}",
-                wanted=f"below 2**{_GREATEST - spare} for {len(tops)} rows", got=product, do="use smaller masses",
+                wanted=f"below 2**{_GREATEST - spare} for {len(tops)} rows",
+                got=product,
+                do="use smaller masses",
             )
         grid.append(exponent)
     return tuple(grid)
@@ -91,13 +93,18 @@ def _largest_products(tops: Sequence[tuple[float, ...]], masses: Sequence[float]
         raise TooFewContributions(rule=_RULE, faulty_max=0, needed=1, got=0)
     weights = check_weights(_RULE, masses, count=len(tops))
     if any(len(row) != len(tops[0]) for row in tops):
-        raise LayoutError(what=f"magnitudes of {_RULE}", wanted="one per block in all rows",
-                          got=f"{sorted({len(row) for row in tops})} of them", do="screen all rows with one layout")
+        raise LayoutError(
+            what=f"magnitudes of {_RULE}",
+            wanted="one per block in all rows",
+            got=f"{sorted({len(row) for row in tops})} of them",
+            do="screen all rows with one layout",
+        )
     bad = tuple(index for index, row in enumerate(tops) if not all(map(math.isfinite, row)))
     if bad:
         raise NotFinite(rule=_RULE, rows=bad)
-    return [max(weight * top for weight, top in zip(weights, column, strict=True))
-            for column in zip(*tops, strict=True)]
+    return [
+        max(weight * top for weight, top in zip(weights, column, strict=True)) for column in zip(*tops, strict=True)
+    ]
 
 
 def _ceil_log2(value: float) -> int:
@@ -163,13 +170,20 @@ def _check_blocks(blocks: Blocks, *, length: int, grid: Sequence[int]) -> None:
     reached = 0
     for low, high in blocks:
         if low != reached or high < low:
-            raise LayoutError(what=f"blocks of {_RULE}", wanted=f"ranges that cover 0..{length} in order",
-                              got=f"({low}, {high}) where {reached} was reached", do="use the layout's own entries")
+            raise LayoutError(
+                what=f"blocks of {_RULE}",
+                wanted=f"ranges that cover 0..{length} in order",
+                got=f"({low}, {high}) where {reached} was reached",
+                do="use the layout's own entries",
+            )
         reached = high
     if reached != length or len(blocks) != len(grid):
-        raise LayoutError(what=f"blocks of {_RULE}", wanted=f"ranges that cover 0..{length}, one grid exponent each",
-                          got=f"{len(blocks)} ranges up to {reached} with {len(grid)} exponents",
-                          do="use the layout and the grid of one and the same round")
+        raise LayoutError(
+            what=f"blocks of {_RULE}",
+            wanted=f"ranges that cover 0..{length}, one grid exponent each",
+            got=f"{len(blocks)} ranges up to {reached} with {len(grid)} exponents",
+            do="use the layout and the grid of one and the same round",
+        )
 
 
 def add_sums(parts: Sequence[Tensor]) -> Tensor:
@@ -181,8 +195,12 @@ def add_sums(parts: Sequence[Tensor]) -> Tensor:
     """
     rows = as_rows(parts, rule=_RULE)
     if rows[0].dtype != torch.float64:
-        raise LayoutError(what=f"partial sums of {_RULE}", wanted="float64", got=str(rows[0].dtype),
-                          do="pass what leaf_sum or add_sums returned")
+        raise LayoutError(
+            what=f"partial sums of {_RULE}",
+            wanted="float64",
+            got=str(rows[0].dtype),
+            do="pass what leaf_sum or add_sums returned",
+        )
     total = rows[0].clone()
     step = choose_block_length(total, rows_held=2)
     for low in range(0, total.numel(), step):
@@ -203,8 +221,12 @@ def finish_mean(total: Tensor, mass: float, dtype: torch.dtype) -> Tensor:
         ConfigurationError: the mass is not finite and positive.
     """
     if not (math.isfinite(mass) and mass > 0.0):
-        raise ConfigurationError(setting=f"total mass of {_RULE}", wanted="finite and above 0", got=mass,
-                                 do="sum the masses of the rows used with math.fsum")
+        raise ConfigurationError(
+            setting=f"total mass of {_RULE}",
+            wanted="finite and above 0",
+            got=mass,
+            do="sum the masses of the rows used with math.fsum",
+        )
     # A tensor divisor: on a GPU a Python scalar may become a multiplication by its reciprocal.
     return round_once(total / torch.tensor(mass, dtype=torch.float64, device=total.device), dtype)
 
@@ -275,5 +297,7 @@ def mean_error_bound(
     """
     largest = _largest_products(tops, masses)
     count, mass = len(tops), math.fsum(masses)
-    return tuple((count * math.ldexp(1.0, exponent - 53) + count * math.ldexp(product, -53)) / mass
-                 for exponent, product in zip(grid, largest, strict=True))
+    return tuple(
+        (count * math.ldexp(1.0, exponent - 53) + count * math.ldexp(product, -53)) / mass
+        for exponent, product in zip(grid, largest, strict=True)
+    )

@@ -127,15 +127,17 @@ def content_gram(
     owners = [place for place, members in enumerate(classes) for _ in members]
     at = torch.tensor(owners, device=gram.norms.device)
     expanded = replace(
-        gram, cosines=gram.cosines[at][:, at], norms=gram.norms[at], lengths=gram.lengths[at],
-        exponents=tuple(gram.exponents[owner] for owner in owners), centre=owners.index(centre_row(gram)),
+        gram,
+        cosines=gram.cosines[at][:, at],
+        norms=gram.norms[at],
+        lengths=gram.lengths[at],
+        exponents=tuple(gram.exponents[owner] for owner in owners),
+        centre=owners.index(centre_row(gram)),
     )
     return tuple(index for members in classes for index in members), expanded
 
 
-def _gram_around(
-    rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], *, by_origin: bool
-) -> Gram:
+def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], *, by_origin: bool) -> Gram:
     exponents: tuple[int, ...] = (0,) * len(rows)
     products = products_by_origin(rows, centre) if by_origin else None
     by_origin = products is not None
@@ -159,8 +161,12 @@ def gram_of_products(products: Tensor, *, weights: Sequence[float] | None = None
         NotFinite: a product is not finite.
     """
     if products.dim() != 2 or products.shape[0] != products.shape[1] or products.dtype != torch.float64:
-        raise LayoutError(what="inner products", wanted="a square float64 matrix", do="add up the shards' products",
-                          got=f"{tuple(products.shape)} {products.dtype}")
+        raise LayoutError(
+            what="inner products",
+            wanted="a square float64 matrix",
+            do="add up the shards' products",
+            got=f"{tuple(products.shape)} {products.dtype}",
+        )
     bad = (~torch.isfinite(products)).any(dim=1).nonzero().flatten().tolist()
     if bad:
         raise NotFinite(rule="inner products", rows=tuple(bad))
@@ -170,7 +176,12 @@ def gram_of_products(products: Tensor, *, weights: Sequence[float] | None = None
 
 
 def _take_apart(
-    products: Tensor, exponents: tuple[int, ...], weights: Sequence[float], *, centre: int | None, error: float,
+    products: Tensor,
+    exponents: tuple[int, ...],
+    weights: Sequence[float],
+    *,
+    centre: int | None,
+    error: float,
     by_origin: bool,
 ) -> Gram:
     lengths = products.diagonal().clamp_min(0.0).sqrt()
@@ -182,8 +193,16 @@ def _take_apart(
     if any(exponents) or unit != 0:
         shifts = [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents]
         norms = lengths * torch.exp2(torch.tensor(shifts, dtype=torch.float64, device=lengths.device))
-    return Gram(cosines=cosines, norms=norms, lengths=lengths, exponents=exponents, unit=unit, centre=centre,
-                error=error, by_origin=by_origin)
+    return Gram(
+        cosines=cosines,
+        norms=norms,
+        lengths=lengths,
+        exponents=exponents,
+        unit=unit,
+        centre=centre,
+        error=error,
+        by_origin=by_origin,
+    )
 
 
 def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequence[float]) -> int:

@@ -23,8 +23,9 @@ def blend_rows(rows: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     wide = wide_dtype(result.dtype)
     step = choose_block_length(result, rows_held=2)
     buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
-    for out, pieces in zip(torch.split(result, step), zip(*(torch.split(row, step) for row in rows), strict=True),
-                           strict=True):
+    for out, pieces in zip(
+        torch.split(result, step), zip(*(torch.split(row, step) for row in rows), strict=True), strict=True
+    ):
         part = out if out.dtype == wide else buffer[: out.numel()]
         torch.mul(pieces[0].to(wide), shares[0], out=part)
         for piece, share in zip(pieces[1:], shares[1:], strict=True):
@@ -42,8 +43,9 @@ def average_rows(rows: Sequence[Tensor]) -> Tensor:
     wide, share = wide_dtype(result.dtype), 1.0 / len(rows)
     step = choose_block_length(result, rows_held=3)
     buffers = torch.empty(3, min(step, result.numel()), dtype=wide, device=result.device)
-    for out, pieces in zip(torch.split(result, step), zip(*(torch.split(row, step) for row in rows), strict=True),
-                           strict=True):
+    for out, pieces in zip(
+        torch.split(result, step), zip(*(torch.split(row, step) for row in rows), strict=True), strict=True
+    ):
         difference, part, first = (buffer[: out.numel()] for buffer in buffers.unbind(0))
         first = pieces[0] if pieces[0].dtype == wide else first.copy_(pieces[0])
         torch.sub(pieces[1], first, out=part)

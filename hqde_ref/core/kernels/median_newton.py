@@ -158,9 +158,7 @@ def _distances_to(h: Array, r: Array, b: Array) -> Array:
     return found
 
 
-def _newton_step(
-    h: Array, r: Array, b: Array, far: Array, pulls: Array, gradient: Array, image: Array
-) -> Array | None:
+def _newton_step(h: Array, r: Array, b: Array, far: Array, pulls: Array, gradient: Array, image: Array) -> Array | None:
     """Return -(S I - U U^T)^-1 gradient by Woodbury; U's columns are sqrt(w_i / d_i) times the unit vectors to z_i."""
     units = (np.diag(r) - b[:, None]) * (np.sqrt(pulls) / far)
     system = -(units.T @ (h @ units))

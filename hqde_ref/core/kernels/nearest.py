@@ -45,8 +45,10 @@ def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, count: int, kee
     median = (columns[(count - 1) // 2] * 0.5).add_(columns[count // 2], alpha=0.5)
     first = torch.empty_like(median)
     write_rank_sum(ordered, 0, keep, out=first)
-    last, window, below, above = first.clone(), *torch.empty(3, len(median), dtype=median.dtype,
-                                                             device=median.device).unbind(0)
+    last, window, below, above = (
+        first.clone(),
+        *torch.empty(3, len(median), dtype=median.dtype, device=median.device).unbind(0),
+    )
     lows, highs = [columns[0].clone(), columns[0].clone()], [columns[keep - 1].clone(), columns[keep - 1].clone()]
     for start in range(count - keep):
         # Move on where rank start is farther from the median than rank start + keep; `last` also where they are equal.

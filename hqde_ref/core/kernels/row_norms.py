@@ -30,8 +30,9 @@ def _norm(row: Tensor, point: Tensor | None) -> float:
         top = max(float(block.abs().max()) for block in _blocks(row, point))
         if top == 0.0:
             return 0.0
-    squares = [torch.dot(block, block) for block in (block / top if top != 1.0 else block
-                                                     for block in _blocks(row, point))]
+    squares = [
+        torch.dot(block, block) for block in (block / top if top != 1.0 else block for block in _blocks(row, point))
+    ]
     return float(torch.stack(squares).sum().sqrt()) * top
 
 

@@ -67,8 +67,12 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
             _misfit(rule, "1-D rows", f"shape {tuple(row.shape)} in row {index}", "flatten each contribution first")
     first = rows[0]
     if first.dtype not in _FLOATS:
-        _misfit(rule, "float16, bfloat16, float32 or float64 rows", f"{first.dtype} in row 0",
-                "aggregate integer and boolean entries by their lower median (clause 0.8)")
+        _misfit(
+            rule,
+            "float16, bfloat16, float32 or float64 rows",
+            f"{first.dtype} in row 0",
+            "aggregate integer and boolean entries by their lower median (clause 0.8)",
+        )
     _compare(rule, "dtype", [row.dtype for row in rows])
     _compare(rule, "device", [row.device for row in rows])
     _compare(rule, "length", [row.numel() for row in rows])
@@ -79,8 +83,12 @@ def _compare(rule: str, what: str, found: Sequence[object]) -> None:
     odd = [index for index, value in enumerate(found) if value != found[0]]
     if odd:
         listed = ", ".join(map(str, odd[:_FEW])) + (", ..." if len(odd) > _FEW else "")
-        _misfit(rule, f"one {what} in all rows ({found[0]}, as in row 0)", f"{found[odd[0]]} in row(s) {listed}",
-                "reject misshapen contributions before aggregating (clause 0.6)")
+        _misfit(
+            rule,
+            f"one {what} in all rows ({found[0]}, as in row 0)",
+            f"{found[odd[0]]} in row(s) {listed}",
+            "reject misshapen contributions before aggregating (clause 0.6)",
+        )
 
 
 def _misfit(rule: str, wanted: str, got: str, do: str = "pass one row per contribution") -> None:
@@ -95,8 +103,12 @@ def check_count(rule: str, *, count: int, faulty_max: int, needed: int | None = 
         TooFewContributions: ``count`` is below ``needed``.
     """
     if isinstance(faulty_max, bool) or not isinstance(faulty_max, int) or faulty_max < 0:
-        raise ConfigurationError(setting=f"faulty_max of {rule}", wanted="an integer of at least 0", got=faulty_max,
-                                 do="say how many contributions may hold anything at all")
+        raise ConfigurationError(
+            setting=f"faulty_max of {rule}",
+            wanted="an integer of at least 0",
+            got=faulty_max,
+            do="say how many contributions may hold anything at all",
+        )
     least = 2 * faulty_max + 1 if needed is None else needed
     if count < least:
         raise TooFewContributions(rule=rule, faulty_max=faulty_max, needed=least, got=count)
@@ -113,12 +125,20 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
         return (1.0,) * count
     values = tuple(float(value) for value in (weights.tolist() if isinstance(weights, Tensor) else weights))
     if len(values) != count:
-        raise LayoutError(what=f"weights of {rule}", wanted=f"{count} (one per row)", got=str(len(values)),
-                          do="give every contribution exactly one weight")
+        raise LayoutError(
+            what=f"weights of {rule}",
+            wanted=f"{count} (one per row)",
+            got=str(len(values)),
+            do="give every contribution exactly one weight",
+        )
     for index, value in enumerate(values):
         if not (math.isfinite(value) and value > 0.0):
-            raise ConfigurationError(setting=f"weight {index} of {rule}", wanted="finite and above 0", got=value,
-                                     do="leave out a contribution that should not count")
+            raise ConfigurationError(
+                setting=f"weight {index} of {rule}",
+                wanted="finite and above 0",
+                got=value,
+                do="leave out a contribution that should not count",
+            )
     return values
 
 
@@ -136,8 +156,10 @@ def rejoin(rows: Sequence[Tensor]) -> Joined | None:
     step = offsets[1][0] - offsets[0][0] if len(rows) > 1 else max(1, first.numel())
     storage = first.untyped_storage().data_ptr()
     even = all(offset == offsets[0][0] + place * step for place, (offset, _) in enumerate(offsets))
-    if not even or step < first.numel() or any(
-        row.untyped_storage().data_ptr() != storage or row.stride() != first.stride() for row in rows
+    if (
+        not even
+        or step < first.numel()
+        or any(row.untyped_storage().data_ptr() != storage or row.stride() != first.stride() for row in rows)
     ):
         return None
     places = [0] * len(rows)

@@ -52,6 +52,10 @@ def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int
     rule = get_rule(rule_name)
     if rule.certify is None:
         known = ", ".join(sorted(name for name, entry in RULES.items() if entry.certify is not None))
-        raise ConfigurationError(setting="rule to certify", wanted=f"one of {known}", got=rule_name,
-                                 do="compare with the reference's own output instead")
+        raise ConfigurationError(
+            setting="rule to certify",
+            wanted=f"one of {known}",
+            got=rule_name,
+            do="compare with the reference's own output instead",
+        )
     return rule.certify(updates, output, faulty_max=faulty_max)

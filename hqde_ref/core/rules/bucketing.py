@@ -37,10 +37,18 @@ def average_buckets(updates: Updates, *, size: int, order: Sequence[int]) -> tup
     rows = as_rows(updates, rule=_RULE)
     require_finite(_RULE, rows)
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= len(rows):
-        raise ConfigurationError(setting=f"size of {_RULE}", wanted=f"an integer of 1..{len(rows)}", got=size,
-                                 do="take 1 where f may be just below n / 3")
+        raise ConfigurationError(
+            setting=f"size of {_RULE}",
+            wanted=f"an integer of 1..{len(rows)}",
+            got=size,
+            do="take 1 where f may be just below n / 3",
+        )
     if sorted(order) != list(range(len(rows))):
-        raise ConfigurationError(setting=f"order of {_RULE}", wanted=f"a permutation of 0..{len(rows) - 1}",
-                                 got=list(order), do="shuffle the indices of the rows")
+        raise ConfigurationError(
+            setting=f"order of {_RULE}",
+            wanted=f"a permutation of 0..{len(rows) - 1}",
+            got=list(order),
+            do="shuffle the indices of the rows",
+        )
     buckets = [[rows[index] for index in order[start : start + size]] for start in range(0, len(rows), size)]
     return tuple(average_rows([bucket[place] for place in content_order(bucket)]) for bucket in buckets)

@@ -46,8 +46,12 @@ def centred_clipping(
     start = median_rows(rows, lower=False, rule=_RULE) if reference is None else reference.detach()
     if reference is not None:
         if (start.shape, start.dtype, start.device) != (rows[0].shape, rows[0].dtype, rows[0].device):
-            raise LayoutError(what=f"reference of {_RULE}", wanted=f"{tuple(rows[0].shape)} {rows[0].dtype}",
-                              got=f"{tuple(start.shape)} {start.dtype}", do="start from a row of the same layout")
+            raise LayoutError(
+                what=f"reference of {_RULE}",
+                wanted=f"{tuple(rows[0].shape)} {rows[0].dtype}",
+                got=f"{tuple(start.shape)} {start.dtype}",
+                do="start from a row of the same layout",
+            )
         require_finite(_RULE, rows)
     # The rows and the start, around the start: all iterates are combinations of them.
     points = [*(rows[index] for index in content_order(rows)), start]
@@ -66,11 +70,16 @@ def centred_clipping(
 
 def _check_settings(radius: float | None, steps: int) -> None:
     if radius is not None and not (math.isfinite(radius) and radius >= 0.0):
-        raise ConfigurationError(setting=f"radius of {_RULE}", wanted="finite and at least 0", got=radius,
-                                 do="leave it out for the median distance")
+        raise ConfigurationError(
+            setting=f"radius of {_RULE}",
+            wanted="finite and at least 0",
+            got=radius,
+            do="leave it out for the median distance",
+        )
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigurationError(setting=f"steps of {_RULE}", wanted="an integer of at least 1", got=steps,
-                                 do="move at least once")
+        raise ConfigurationError(
+            setting=f"steps of {_RULE}", wanted="an integer of at least 1", got=steps, do="move at least once"
+        )
 
 
 def _relative_radius(radius: float | None, norms: Tensor, unit: int) -> float:

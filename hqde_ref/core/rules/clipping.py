@@ -34,8 +34,12 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
     rule = "clip_rows"
     rows = as_rows(updates, rule=rule)
     if not (math.isfinite(limit) and limit >= 0.0):
-        raise ConfigurationError(setting=f"limit of {rule}", wanted="finite and at least 0", got=limit,
-                                 do="give a length in the units of the contributions")
+        raise ConfigurationError(
+            setting=f"limit of {rule}",
+            wanted="finite and at least 0",
+            got=limit,
+            do="give a length in the units of the contributions",
+        )
     require_finite(rule, rows)
     return _clip(rows, row_norms(rows), limit)
 

@@ -74,8 +74,12 @@ def combine_shard(updates: Updates, shares: Sequence[float]) -> Tensor:
     rule = "combine_shard"
     rows = as_rows(updates, rule=rule)
     if len(shares) != len(rows):
-        raise LayoutError(what=f"shares of {rule}", wanted=f"{len(rows)} (one per row)", got=str(len(shares)),
-                          do="list the same rows as for the products")
+        raise LayoutError(
+            what=f"shares of {rule}",
+            wanted=f"{len(rows)} (one per row)",
+            got=str(len(shares)),
+            do="list the same rows as for the products",
+        )
     used = [(row, share) for row, share in zip(rows, shares, strict=True) if share != 0.0]
     heaviest = max(range(len(used)), key=lambda place: used[place][1])
     if len(used) == 1:

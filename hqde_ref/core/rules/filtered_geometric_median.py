@@ -50,9 +50,7 @@ class Screening:
     limit: float
 
 
-def choose_outliers(
-    rows: Updates, *, rejections_max: int, factor: float = 3.0, floor: float = 0.0
-) -> Screening:
+def choose_outliers(rows: Updates, *, rejections_max: int, factor: float = 3.0, floor: float = 0.0) -> Screening:
     """Return which rows to keep: all up to the limit, and of those beyond it the nearest, so few are rejected.
 
     Args:
@@ -111,14 +109,23 @@ def filtered_geometric_median(
 
 def _check_settings(rejections_max: int, factor: float, floor: float, *, count: int) -> None:
     if isinstance(rejections_max, bool) or not isinstance(rejections_max, int) or not 0 <= rejections_max < count:
-        raise ConfigurationError(setting=f"rejections_max of {_RULE}", wanted=f"an integer of 0..{count - 1}",
-                                 got=rejections_max, do="reject at most faulty_max contributions (clause 4.4)")
+        raise ConfigurationError(
+            setting=f"rejections_max of {_RULE}",
+            wanted=f"an integer of 0..{count - 1}",
+            got=rejections_max,
+            do="reject at most faulty_max contributions (clause 4.4)",
+        )
     if not (math.isfinite(factor) and factor >= 1.0):
-        raise ConfigurationError(setting=f"factor of {_RULE}", wanted="finite and at least 1", got=factor,
-                                 do="take 3 unless you know better")
+        raise ConfigurationError(
+            setting=f"factor of {_RULE}", wanted="finite and at least 1", got=factor, do="take 3 unless you know better"
+        )
     if not (math.isfinite(floor) and floor >= 0.0):
-        raise ConfigurationError(setting=f"floor of {_RULE}", wanted="finite and at least 0", got=floor,
-                                 do="give a distance in the units of the contributions")
+        raise ConfigurationError(
+            setting=f"floor of {_RULE}",
+            wanted="finite and at least 0",
+            got=floor,
+            do="give a distance in the units of the contributions",
+        )
 
 
 def _measure(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], Gram, Tensor]:
@@ -145,8 +152,9 @@ def screen_scores(
     found = [0.0] * count
     for place, score in enumerate(scores.tolist()):
         found[order[place]] = _scaled(score, gram.unit)
-    return Screening(kept=tuple(sorted(order[place] for place in kept)), scores=tuple(found),
-                     limit=_scaled(limit, gram.unit))
+    return Screening(
+        kept=tuple(sorted(order[place] for place in kept)), scores=tuple(found), limit=_scaled(limit, gram.unit)
+    )
 
 
 def _scaled(value: float, unit: int) -> float:
@@ -160,5 +168,10 @@ def _scaled(value: float, unit: int) -> float:
 def gram_subset(gram: Gram, places: Sequence[int]) -> Gram:
     """Return the Gram matrix of some rows around the same centre, which need not be one of them."""
     at = torch.tensor(places, device=gram.norms.device)
-    return replace(gram, cosines=gram.cosines[at][:, at], norms=gram.norms[at], lengths=gram.lengths[at],
-                   exponents=tuple(gram.exponents[place] for place in places))
+    return replace(
+        gram,
+        cosines=gram.cosines[at][:, at],
+        norms=gram.norms[at],
+        lengths=gram.lengths[at],
+        exponents=tuple(gram.exponents[place] for place in places),
+    )

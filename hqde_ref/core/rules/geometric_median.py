@@ -26,9 +26,7 @@ __all__ = ["blockwise_geometric_median", "certified_geometric_median", "geometri
 _RULE = "geometric_median"
 
 
-def geometric_median(
-    updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None = None
-) -> Tensor:
+def geometric_median(updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None = None) -> Tensor:
     """Return the geometric median of the rows; the middle of the segment where a whole segment is optimal.
 
     Args:
@@ -104,8 +102,14 @@ def blockwise_geometric_median(
     rows = as_rows(updates, rule=_RULE)
     edges = [0] + [high for _, high in blocks]
     if [low for low, _ in blocks] != edges[:-1] or edges[-1] != rows[0].numel() or sorted(edges) != edges:
-        raise LayoutError(what=f"blocks of {_RULE}", wanted=f"ranges that cover 0..{rows[0].numel()} in order",
-                          got=str(list(blocks)[:4]), do="use the layout's own entries")
-    parts = [geometric_median([row[low:high] for row in rows], faulty_max=faulty_max, weights=weights)
-             for low, high in blocks]
+        raise LayoutError(
+            what=f"blocks of {_RULE}",
+            wanted=f"ranges that cover 0..{rows[0].numel()} in order",
+            got=str(list(blocks)[:4]),
+            do="use the layout's own entries",
+        )
+    parts = [
+        geometric_median([row[low:high] for row in rows], faulty_max=faulty_max, weights=weights)
+        for low, high in blocks
+    ]
     return torch.cat(parts) if parts else rows[0].clone()

@@ -58,8 +58,12 @@ def choose_krum_rows(
     check_count(rule, count=len(rows), faulty_max=faulty_max, needed=2 * max(faulty_max, 0) + 3)
     counted = resolve_neighbours(rule, neighbours, count=len(rows), faulty_max=faulty_max)
     if isinstance(selected, bool) or not isinstance(selected, int) or not 1 <= selected <= len(rows):
-        raise ConfigurationError(setting=f"selected of {rule}", wanted=f"an integer of 1..{len(rows)}", got=selected,
-                                 do="average at least one row and at most all")
+        raise ConfigurationError(
+            setting=f"selected of {rule}",
+            wanted=f"an integer of 1..{len(rows)}",
+            got=selected,
+            do="average at least one row and at most all",
+        )
     order, gram = content_gram(rows, rule=rule)
     places = krum_order(distances(gram) ** 2, neighbours=counted)
     return tuple(order[place] for place in places[:selected])
@@ -74,8 +78,12 @@ def resolve_neighbours(rule: str, neighbours: int | None, *, count: int, faulty_
     meant = count - faulty_max - 2 if neighbours is None else neighbours
     least = max(1, faulty_max)
     if isinstance(meant, bool) or not isinstance(meant, int) or not least <= meant <= count - 1:
-        raise ConfigurationError(setting=f"neighbours of {rule}", wanted=f"an integer of {least}..{count - 1}",
-                                 got=meant, do="take n - faulty_max - 2 (Blanchard) or n - faulty_max - 1 (ByzFL)")
+        raise ConfigurationError(
+            setting=f"neighbours of {rule}",
+            wanted=f"an integer of {least}..{count - 1}",
+            got=meant,
+            do="take n - faulty_max - 2 (Blanchard) or n - faulty_max - 1 (ByzFL)",
+        )
     return meant
 
 

@@ -16,24 +16,26 @@ from hqde_ref.core.certificates import Certificate
 
 __all__ = ["SYMMETRIES", "Rule"]
 
-SYMMETRIES = frozenset({
-    "permutation",  # of the rows; for gram rules up to ties of scores
-    "translation",  # of all rows by one vector
-    "positive_scale",
-    "negation",
-    "rotation",
-    "coordinate_permutation",
-    "diagonal_scale",  # of every coordinate by its own factor
-    "monotone_map",  # of every coordinate by its own increasing function
-    "idempotent",  # equal rows give that row
-    "exact_fit",  # n - f equal rows give that row
-    "majority_fit",  # more than n / 2 equal rows give that row
-    "hull",  # of all rows
-    "box",  # the range of all rows in every coordinate
-    "honest_box",  # the range of the honest rows in every coordinate
-    "monotone",  # raising a coordinate of a row lowers no coordinate of the result
-    "lipschitz",  # with constant 1 in the greatest change of a row, coordinate by coordinate
-})
+SYMMETRIES = frozenset(
+    {
+        "permutation",  # of the rows; for gram rules up to ties of scores
+        "translation",  # of all rows by one vector
+        "positive_scale",
+        "negation",
+        "rotation",
+        "coordinate_permutation",
+        "diagonal_scale",  # of every coordinate by its own factor
+        "monotone_map",  # of every coordinate by its own increasing function
+        "idempotent",  # equal rows give that row
+        "exact_fit",  # n - f equal rows give that row
+        "majority_fit",  # more than n / 2 equal rows give that row
+        "hull",  # of all rows
+        "box",  # the range of all rows in every coordinate
+        "honest_box",  # the range of the honest rows in every coordinate
+        "monotone",  # raising a coordinate of a row lowers no coordinate of the result
+        "lipschitz",  # with constant 1 in the greatest change of a row, coordinate by coordinate
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

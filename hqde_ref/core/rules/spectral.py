@@ -56,8 +56,12 @@ def smallest_spread_rows(gram: Gram, *, faulty_max: int) -> tuple[int, ...]:
     count = len(gram.norms)
     subsets = math.comb(count, faulty_max)
     if subsets > _SUBSETS_MAX:
-        raise ConfigurationError(setting="number of subsets that smallest_spread_mean tries", got=subsets,
-                                 wanted=f"at most {_SUBSETS_MAX}", do="use covariance_filter or another rule")
+        raise ConfigurationError(
+            setting="number of subsets that smallest_spread_mean tries",
+            got=subsets,
+            wanted=f"at most {_SUBSETS_MAX}",
+            do="use covariance_filter or another rule",
+        )
     products = _products(gram)
     choices = torch.tensor(list(itertools.combinations(range(count), count - faulty_max)))
     spreads = torch.cat([_largest_eigenvalues(products, part) for part in torch.split(choices, _AT_ONCE)])

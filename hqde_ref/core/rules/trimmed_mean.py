@@ -42,8 +42,11 @@ def trimmed_mean(
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     left_out = faulty_max if trimmed is None else trimmed
     if isinstance(left_out, bool) or not isinstance(left_out, int) or left_out < faulty_max:
-        raise ConfigurationError(setting=f"trimmed of {_RULE}", got=trimmed,
-                                 wanted=f"an integer of at least faulty_max={faulty_max}",
-                                 do="trim at least as many values a side as rows may be faulty")
+        raise ConfigurationError(
+            setting=f"trimmed of {_RULE}",
+            got=trimmed,
+            wanted=f"an integer of at least faulty_max={faulty_max}",
+            do="trim at least as many values a side as rows may be faulty",
+        )
     check_count(_RULE, count=len(rows), faulty_max=left_out)
     return mean_of_middle(rows, trimmed=left_out, rule=_RULE, backend=backend)

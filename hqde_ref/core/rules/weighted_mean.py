@@ -28,9 +28,7 @@ __all__ = ["fast_weighted_mean", "weighted_mean"]
 _RULE = "weighted_mean"
 
 
-def weighted_mean(
-    updates: Updates, *, faulty_max: int = 0, weights: Sequence[float] | Tensor | None = None
-) -> Tensor:
+def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[float] | Tensor | None = None) -> Tensor:
     """Return the weighted mean with bits that do not depend on order, list or arena, or any tree over the rows.
 
     Args:
@@ -65,4 +63,3 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
         require_finite(_RULE, rows)
     return result
-

@@ -1,0 +1,55 @@
+"""What a trusted node finds when it looks at a contribution itself.
+
+Source: HQDE clauses 0.5, 0.6, 6.8. Pure. Nothing that the sender claims is believed: size, layout, digest, finiteness
+and magnitude are all measured here.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from hqde_ref.core.kernels.exact_sums import largest_magnitudes
+from hqde_ref.core.packing import digest, float_blocks, is_float, packed_bytes, split_rows
+from hqde_ref.messages import Claim, Entry, Layout, Seen
+
+__all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "screen"]
+
+CORRUPTED = "corrupted"
+MISSHAPEN = "misshapen"
+NOT_FINITE = "not finite"
+_NO_TOPS: tuple[float, ...] = ()
+
+
+def screen(claim: Claim, packed: Tensor, layout: Layout, *, declared: str) -> Seen:
+    """Say whether this vector, or shard of one, may be used, and if so how large it is in each float block.
+
+    Args:
+        packed: what was received.
+        layout: of the shard at hand.
+        declared: fingerprint of the layout of the whole vector.
+    """
+    found = digest(packed)
+    reason, tops = _misfit(claim, packed, layout, found, declared), _NO_TOPS
+    if reason is None:
+        row, _ = split_rows(packed, layout)
+        tops = largest_magnitudes(row, float_blocks(layout))
+        bad = [e.name for e, top in zip(_float_entries(layout), tops, strict=True) if not math.isfinite(top)]
+        if bad:
+            reason, tops = f"{NOT_FINITE}: parameter {bad[0]!r} holds NaN or infinity", _NO_TOPS
+    return Seen(worker=claim.worker, reason=reason, tops=tops, digest=found)
+
+
+def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str, declared: str) -> str | None:
+    if claim.layout != declared:
+        return f"{MISSHAPEN}: its layout is {claim.layout}, the round declared {declared}"
+    if packed.numel() != packed_bytes(layout):
+        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {packed_bytes(layout)}"
+    if claim.digest != found:
+        return f"{CORRUPTED}: its bytes have digest {found[:12]}, it was sent with {claim.digest[:12]}"
+    return None
+
+
+def _float_entries(layout: Layout) -> list[Entry]:
+    return [entry for entry in layout.entries if is_float(entry)]

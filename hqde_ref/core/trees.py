@@ -1,0 +1,102 @@
+"""The aggregation tree as a plan: level sizes, parents, depth, and how many faults it survives.
+
+Source: HQDE clauses 3.1, 3.2, 3.7; the cost recursion is that of clause 3.7 (breakdown of node-by-node rules).
+Pure: a plan is data; ``as_graph`` shows it to networkx.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import networkx as nx
+
+from hqde_ref.errors import ConfigurationError
+from hqde_ref.messages import message
+
+__all__ = ["TreePlan", "as_graph", "breaking_cost", "plan_tree", "require_tolerance"]
+
+
+@message
+class TreePlan:
+    """An aggregation tree.
+
+    Attributes:
+        branching: b, the largest number of children.
+        levels: sizes from the root (1) down to the workers (n).
+    """
+
+    branching: int
+    levels: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        """Edges from the root to a worker: the least L with b^L >= n."""
+        return len(self.levels) - 1
+
+    def children(self, level: int, index: int) -> range:
+        """Indices on level + 1 of a node's children."""
+        start = index * self.branching
+        return range(start, min(start + self.branching, self.levels[level + 1]))
+
+
+def plan_tree(*, workers: int, branching: int) -> TreePlan:
+    """Plan the tree of n workers with branching factor b: level sizes n, ceil(n/b), ..., 1 (clause 3.1).
+
+    Raises:
+        ConfigurationError: unless n >= 1 and b >= 2 are integers (clause 0.7).
+    """
+    _require_integer("workers", workers, 1, "give the tree at least one worker")
+    _require_integer("branching", branching, 2, "with fewer than two children a node the tree would never end")
+    levels = [workers]
+    while levels[-1] > 1:
+        levels.append(-(-levels[-1] // branching))
+    return TreePlan(branching=branching, levels=tuple(reversed(levels)))
+
+
+def _require_integer(setting: str, value: object, least: int, do: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(setting=setting, wanted=f"an integer of at least {least}", got=value, do=do)
+
+
+def as_graph(plan: TreePlan) -> nx.DiGraph[tuple[int, int]]:
+    """The plan as an arborescence whose nodes are (level, index), edges from parent to child (clause 3.2)."""
+    graph: nx.DiGraph[tuple[int, int]] = nx.DiGraph()
+    graph.add_node((0, 0))
+    for level in range(plan.depth):
+        for index in range(plan.levels[level]):
+            graph.add_edges_from(((level, index), (level + 1, child)) for child in plan.children(level, index))
+    return graph
+
+
+def breaking_cost(plan: TreePlan, *, node_rule: Literal["third", "half"]) -> int:
+    """The least number of Byzantine workers that own the root when each node applies a robust rule.
+
+    A node whose rule tolerates t of its k children (t < k/3 or t < k/2) falls when t + 1 of them fall; the worst
+    placement takes the cheapest. The plan tolerates this cost minus one.
+    """
+    part = 3 if node_rule == "third" else 2
+    costs = [1] * plan.levels[-1]
+    for level in range(plan.depth - 1, -1, -1):
+        upper = []
+        for index in range(plan.levels[level]):
+            below = sorted(costs[child] for child in plan.children(level, index))
+            tolerated = -(-len(below) // part) - 1
+            upper.append(sum(below[: tolerated + 1]))
+        costs = upper
+    return costs[0]
+
+
+def require_tolerance(plan: TreePlan, *, rule: str, faulty_max: int, node_rule: Literal["third", "half"]) -> None:
+    """Refuse a plan that promises more than it keeps (clause 3.7, E8).
+
+    Raises:
+        ConfigurationError: naming what the plan tolerates.
+    """
+    tolerated = breaking_cost(plan, node_rule=node_rule) - 1
+    if faulty_max > tolerated:
+        raise ConfigurationError(
+            setting=f"faulty_max of a {rule} tree with {plan.levels[-1]} workers and branching {plan.branching}",
+            wanted=f"at most {tolerated}",
+            got=faulty_max,
+            do="use topology flat, which keeps 3f < n, or a larger branching factor",
+        )

@@ -1,0 +1,145 @@
+"""A worker: an ensemble member that trains on its slice and contributes its weights.
+
+Source: HQDE clauses 1.3 to 1.6, 6.2. No clock, no randomness, no calls outward.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hqde_ref.core.packing import digest, fingerprint, layout_of, pack, unpack
+from hqde_ref.core.sharding import cut, join
+from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
+from hqde_ref.messages import (
+    UNKNOWN,
+    Adopt,
+    Adopted,
+    Contribution,
+    Failed,
+    Layout,
+    Payload,
+    Reply,
+    Request,
+    Train,
+    message,
+)
+from hqde_ref.workloads import Workload, load_workload
+
+__all__ = ["Worker", "WorkerSpec", "train_steps"]
+
+
+@message
+class WorkerSpec:
+    """A worker as data: its name and the workload it trains on."""
+
+    name: str
+    workload: str
+
+    def build(self, incarnation: int, /) -> Worker:
+        return Worker(self.name, load_workload(self.workload), incarnation)
+
+
+def train_steps(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int, rate: float) -> list[float]:
+    """Plain gradient steps on these rows; the losses, in order (clause 1.4).
+
+    A loss that is not finite takes no step and ends training (E3); no rows, no steps (E2).
+    """
+    losses: list[float] = []
+    if len(inputs) == 0:
+        return losses
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            break
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return losses
+
+
+class Worker:
+    """Holds the adopted state, the efficiency score, and the last contribution (a retry trains no second time)."""
+
+    def __init__(self, name: str, workload: Workload, incarnation: int) -> None:
+        self._name = name
+        self._workload = workload
+        self._incarnation = incarnation
+        self._model = workload.initial_model(seed=0)  # only its shapes matter: the state comes with Adopt
+        # The first step in a process loads seconds' worth of torch: a host is ready when that is behind it.
+        train_steps(self._model, workload.inputs[:1], workload.targets[:1], steps=1, rate=workload.rate)
+        self._layout: Layout = layout_of(self._model.state_dict())
+        self._base: tuple[str, ...] | None = None
+        self._state: Tensor | None = None
+        self._efficiency = EFFICIENCY_START
+        self._done: tuple[Train, Contribution] | None = None
+
+    def perform(self, request: Request, /) -> Reply:
+        match request:
+            case Adopt():
+                return self._adopt(request)
+            case Train():
+                return self._train(request)
+            case _:
+                return Failed(reason=f"a worker does not answer {type(request).__name__}", definite=True)
+
+    def _adopt(self, request: Adopt) -> Reply:
+        found = tuple(digest(piece.ref) for piece in request.state)
+        if found != request.digests:
+            return Failed(reason=f"corrupted: the state has digests {', '.join(d[:12] for d in found)}", definite=True)
+        self._state = join([piece.ref for piece in request.state], self._layout).clone()
+        self._base = found
+        return Adopted(worker=self._name, round=request.round, incarnation=self._incarnation)
+
+    def _train(self, request: Train) -> Reply:
+        if self._done is not None and self._done[0] == request:
+            return self._done[1]
+        if self._state is None or self._base != request.base:
+            return Failed(reason=UNKNOWN, definite=True)
+        self._model.load_state_dict(unpack(self._state, self._layout))
+        rows = torch.arange(request.start, request.stop) % len(self._workload.inputs)
+        losses = train_steps(
+            self._model,
+            self._workload.inputs[rows],
+            self._workload.targets[rows],
+            steps=request.steps,
+            rate=self._workload.rate,
+        )
+        for loss in losses:
+            self._efficiency = next_efficiency(self._efficiency, loss)
+        contribution = self._contribute(request, losses, self._accuracy(rows) if losses else None)
+        self._done = (request, contribution)
+        return contribution
+
+    def _accuracy(self, rows: Tensor) -> float:
+        """The share of the slice that the model gets right."""
+        self._model.eval()
+        with torch.no_grad():
+            guesses = self._model(self._workload.inputs[rows]).argmax(dim=1)
+        return float((guesses == self._workload.targets[rows]).double().mean())
+
+    def _contribute(self, request: Train, losses: list[float], accuracy: float | None) -> Contribution:
+        packed = pack(self._model.state_dict(), self._layout)
+        pieces = cut(packed, self._layout, request.shards)
+        samples = request.stop - request.start if losses else 0
+        source = f"{self._name}.{self._incarnation}/{request.round}"
+        return Contribution(
+            round=request.round,
+            worker=self._name,
+            incarnation=self._incarnation,
+            payloads=tuple(
+                Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+            ),
+            layout=fingerprint(self._layout),
+            digests=tuple(digest(piece) for piece in pieces),
+            mass=1.0,
+            samples=samples,
+            loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
+            efficiency=self._efficiency,
+            accuracy=accuracy,
+        )

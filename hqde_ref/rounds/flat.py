@@ -1,0 +1,63 @@
+"""The flat round: one trusted aggregator screens all contributions and applies the rule.
+
+Source: HQDE clauses 4.1 to 4.9. This keeps the full 3f < n.
+"""
+
+from __future__ import annotations
+
+from hqde_ref.core.judging import Gathered, find_shortage, judge_budget
+from hqde_ref.messages import Accepted, Resolve, Resolved, Runtime, Verdict
+from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.rounds.plans import RoundPlan
+from hqde_ref.rounds.settling import outlier_reasons, refuse, screen_groups, settle, without_rejected
+
+__all__ = ["flat_round"]
+
+
+def flat_round(runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float) -> Verdict:
+    """Screen, judge, resolve; the verdict accounts for every member once."""
+    return settle(plan, gathered, lambda now: _attempt(runtime, plan, now, seats=seats, until=until))
+
+
+def _attempt(
+    runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float
+) -> Verdict | Lost | Unserved:
+    seen = screen_groups(runtime, plan, [gathered.contributions], seats=seats, until=until)
+    if isinstance(seen, Lost | Unserved):
+        return seen
+    screened = without_rejected(gathered, seen)
+    usable, members = len(screened.contributions), len(plan.members)
+    budget = judge_budget(policy=plan.policy, members=members, rejected=screened.rejected, usable=usable)
+    shortage = find_shortage(budget, policy=plan.policy, members=members)
+    if shortage is not None:
+        return refuse(plan, screened, shortage)
+    request = Resolve(
+        round=plan.round,
+        layout=plan.layout,
+        rule=plan.policy.rule,
+        rows=tuple(c.payloads[0] for c in screened.contributions),
+        workers=tuple(c.worker for c in screened.contributions),
+        faulty_max=budget.hidden_max,
+        rejections_max=budget.rejections_max,
+        outlier_factor=plan.policy.outlier_factor,
+    )
+    replies = ask_somewhere(runtime, [request], seats=seats, until=until)
+    if isinstance(replies, Lost | Unserved):
+        return replies
+    resolved: Resolved = replies[0]
+    return _accept(plan, screened, resolved)
+
+
+def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted:
+    outliers = outlier_reasons(screened, resolved.kept, resolved.scores, resolved.limit)
+    return Accepted(
+        round=plan.round,
+        payloads=(resolved.payload,),
+        digests=(resolved.digest,),
+        used=resolved.kept,
+        rejected={**screened.rejected, **outliers},
+        missing=screened.missing,
+        scores=resolved.scores,
+        limit=resolved.limit,
+        evidence=resolved.evidence,
+    )

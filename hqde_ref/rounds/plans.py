@@ -1,0 +1,38 @@
+"""What a round is told: its members, its aggregators, the state it starts from, and its policy. Data only."""
+
+from __future__ import annotations
+
+from hqde_ref.messages import Layout, Payload, Policy, message
+
+__all__ = ["RoundPlan", "Seat"]
+
+
+@message
+class Seat:
+    """An aggregator and the members that share its host: if they are silent, so probably is it."""
+
+    aggregator: str
+    beside: tuple[str, ...]
+
+
+@message
+class RoundPlan:
+    """One training round.
+
+    Attributes:
+        members: ids of all workers of the round; slice i of the batch goes to member i.
+        state, state_digests: what was published last, shard by shard.
+        batch_start, batch: rows [batch_start, batch_start + batch) of the training data, modulo its length.
+        steps: gradient steps each worker takes on its slice.
+    """
+
+    round: int
+    members: tuple[str, ...]
+    seats: tuple[Seat, ...]
+    layout: Layout
+    state: tuple[Payload, ...]
+    state_digests: tuple[str, ...]
+    policy: Policy
+    batch_start: int
+    batch: int
+    steps: int

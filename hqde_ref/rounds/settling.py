@@ -1,0 +1,96 @@
+"""What flat and tree rounds share: screening at aggregators, and going round again when a payload is lost.
+
+Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from hqde_ref.core.judging import Gathered
+from hqde_ref.core.mapreduce import accuracy_masses
+from hqde_ref.core.packing import fingerprint
+from hqde_ref.messages import Claim, Contribution, Refused, Runtime, Screen, Screened, Seen, Verdict
+from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.rounds.plans import RoundPlan
+
+__all__ = ["Attempt", "masses_of", "outlier_reasons", "refuse", "screen_groups", "settle", "without_rejected"]
+
+Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
+
+
+def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
+    for _ in range(len(plan.members) + 1):
+        match attempt(gathered):
+            case Lost(keys=keys):
+                gone = {
+                    c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
+                }
+                # A lost partial sum names nobody: the next turn makes it anew from the leaves that are left.
+                gathered = Gathered(
+                    contributions=tuple(c for c in gathered.contributions if c.worker not in gone),
+                    rejected=gathered.rejected,
+                    missing={**gathered.missing, **gone},
+                )
+            case Unserved(reason=reason):
+                return refuse(plan, gathered, f"no aggregator did its work in time ({reason})")
+            case verdict:
+                return verdict
+    return refuse(plan, gathered, "payloads kept getting lost")
+
+
+def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
+    """A refusal in which every member that was not rejected is missing."""
+    unused = {c.worker: "unused: the round was refused" for c in gathered.contributions}
+    return Refused(round=plan.round, reason=reason, rejected=gathered.rejected, missing={**gathered.missing, **unused})
+
+
+def screen_groups(
+    runtime: Runtime, plan: RoundPlan, groups: Sequence[Sequence[Contribution]], *, seats: list[str], until: float
+) -> dict[str, Seen] | Lost | Unserved:
+    """What trusted aggregators find in whole vectors, one request a group."""
+    requests = [
+        Screen(
+            round=plan.round,
+            layout=plan.layout,
+            declared=fingerprint(plan.layout),
+            claims=tuple(
+                Claim(worker=c.worker, payload=c.payloads[0], digest=c.digests[0], layout=c.layout) for c in group
+            ),
+        )
+        for group in groups
+    ]
+    replies = ask_somewhere(runtime, requests, seats=seats, until=until)
+    if isinstance(replies, Lost | Unserved):
+        return replies
+    return {seen.worker: seen for reply in replies if isinstance(reply, Screened) for seen in reply.seen}
+
+
+def outlier_reasons(
+    screened: Gathered, kept: Sequence[str], scores: Mapping[str, float], limit: float
+) -> dict[str, str]:
+    """Why each contribution that was not kept was rejected (clause 4.12)."""
+    return {
+        c.worker: f"outlier: distance {scores[c.worker]:.4g} from the centre, {limit:.4g} is allowed"
+        for c in screened.contributions
+        if c.worker not in kept
+    }
+
+
+def masses_of(plan: RoundPlan, contributions: Sequence[Contribution]) -> dict[str, float]:
+    """What each contribution weighs in a mean; those without a mass were rejected when they were gathered."""
+    if plan.policy.weighting == "accuracy_softmax":
+        masses, _ = accuracy_masses({c.worker: c.accuracy for c in contributions})
+        return masses
+    return {c.worker: c.mass for c in contributions}
+
+
+def without_rejected(gathered: Gathered, seen: dict[str, Seen]) -> Gathered:
+    """Move the contributions that screening refused to the rejected."""
+    refused = {worker: found.reason for worker, found in seen.items() if found.reason is not None}
+    return Gathered(
+        contributions=tuple(c for c in gathered.contributions if c.worker not in refused),
+        rejected={**gathered.rejected, **refused},
+        missing=gathered.missing,
+    )

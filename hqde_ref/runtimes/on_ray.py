@@ -1,0 +1,395 @@
+"""Nodes in Ray actors: one actor a host, several members a host, vectors in Ray's object store.
+
+Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Nothing else here imports Ray.
+
+- One message a host and ask. Its return values are small metadata and one object a payload, so vectors go from host to
+  host and the caller reads metadata only. Objects are returned, never put: what a dead host returned stays readable.
+- Ray retries nothing (``max_restarts=0``, ``max_task_retries=0``). A host that died is started afresh by this runtime,
+  with the next incarnation and without its state.
+- It never joins a cluster it was not told of and never stops one that it did not start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import ray
+import torch
+from ray import exceptions as faults
+from torch import Tensor
+
+from hqde_ref.core.splitting import gpu_share
+from hqde_ref.errors import RuntimeFault
+from hqde_ref.messages import (
+    Answer,
+    Call,
+    Failed,
+    Node,
+    NodeSpec,
+    Payload,
+    Reply,
+    Span,
+    payloads_in_reply,
+    replace_payloads,
+)
+from hqde_ref.runtimes.local import perform_guarded
+
+__all__ = ["OnRay"]
+
+_LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError, faults.GetTimeoutError)
+_LATE = Failed(reason="late", definite=False)
+_CRASHED = Failed(reason="crashed", definite=True)
+
+
+class _Host:
+    """The actor: holds nodes, resolves payloads, performs calls one after the other."""
+
+    def __init__(self, specs: tuple[NodeSpec, ...], incarnation: int) -> None:
+        torch.set_num_threads(1)  # sums in another order would be other bits
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        self._nodes: dict[str, Node] = {spec.name: spec.build(incarnation) for spec in specs}
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def perform(self, calls: list[Call], patience_s: float) -> Any:
+        until = time.monotonic() + patience_s
+        metas: list[tuple[Reply, float, float]] = []
+        vectors: list[Any] = []
+        for call in calls:
+            start = time.monotonic()
+            reply = self._one(call, until)
+            mine: list[Any] = []
+            metas.append((replace_payloads(reply, partial(_strip, mine)), start, time.monotonic()))
+            vectors += mine + [None] * (payloads_in_reply(call.request) - len(mine))
+        return [metas, *vectors] if vectors else metas
+
+    def _one(self, call: Call, until: float) -> Reply:
+        lost: list[str] = []
+
+        def load(payload: Payload) -> Payload:
+            if not isinstance(payload.ref, ray.ObjectRef):
+                return payload
+            try:
+                array = ray.get(payload.ref, timeout=max(until - time.monotonic(), 0.05))
+            except _LOSSES:
+                lost.append(payload.key)
+                return payload
+            return dataclasses.replace(payload, ref=torch.from_numpy(array))
+
+        request = replace_payloads(call.request, load)
+        if lost:
+            return Failed(reason="payload lost", definite=True, lost=tuple(lost))
+        return perform_guarded(self._nodes.get(call.node), dataclasses.replace(call, request=request))
+
+
+def _strip(out: list[Any], payload: Payload) -> Payload:
+    """Take the vector out of a reply and leave its index."""
+    out.append(np.ascontiguousarray(payload.ref.numpy()))
+    return dataclasses.replace(payload, ref=len(out) - 1)
+
+
+def _point_to(refs: list[Any], payload: Payload) -> Payload:
+    """Put the object reference where the host left an index."""
+    return dataclasses.replace(payload, ref=refs[payload.ref])
+
+
+@dataclasses.dataclass(slots=True)
+class _Seat:
+    """What the runtime knows of a host."""
+
+    specs: tuple[NodeSpec, ...]
+    actor: Any
+    incarnation: int
+    pid: int | None = None
+    pending: Any = None  # the reference that answers when a fresh actor is ready
+    dead: bool = False
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Message:
+    """Calls that travel to a host together, and what is to come back."""
+
+    host: str
+    incarnation: int
+    calls: list[Call]
+    meta: Any
+    vectors: list[Any]
+
+
+class OnRay:
+    """A runtime on Ray actors.
+
+    Args:
+        hosts: which nodes each host carries.
+        address: of a running cluster (``host:port``); None starts a private one, which ``close`` ends.
+        gpus: logical GPUs to share among the hosts (clause 1.1); 0 uses none.
+        start_within_s: how long hosts may take to be placed and ready (clause 1.2).
+        observe: called with a ``Span`` for every request that was answered.
+
+    Raises:
+        RuntimeFault: when the cluster does not answer, or naming the hosts that could not be placed in time.
+    """
+
+    def __init__(
+        self,
+        hosts: Mapping[str, tuple[NodeSpec, ...]],
+        *,
+        address: str | None = None,
+        gpus: int = 0,
+        start_within_s: float = 60.0,
+        observe: Callable[[Span], None] | None = None,
+    ) -> None:
+        self._observe = observe
+        self._flying: list[_Message] = []
+        self._owns_ray = _connect(address, gpus)
+        self._share = gpu_share(workers=max(len(hosts), 1), gpus=gpus)
+        self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(_Host)
+        self._hosts = {host: self._start(tuple(specs), 0) for host, specs in hosts.items()}
+        self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
+        try:
+            self.settle(within_s=start_within_s)
+        except RuntimeFault:
+            self.close()
+            raise
+
+    # ---------------------------------------------------------------------------------------------- Runtime
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        self._drop_settled(calls)
+        replies: dict[int, Reply] = {}
+        waiting = self._send(calls, replies, until)
+        while waiting and sum(not isinstance(r, Failed) for r in replies.values()) < enough:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            ready, _ = ray.wait([message.meta for message in waiting], num_returns=1, timeout=left)
+            for message in [m for m in waiting if m.meta in ready]:
+                waiting.remove(message)
+                for call, reply in self._receive(message):
+                    for index, asked in enumerate(calls):
+                        if asked == call:
+                            replies[index] = reply
+        return tuple(Answer(node=call.node, reply=replies.get(index, _LATE)) for index, call in enumerate(calls))
+
+    def fetch(self, payload: Payload) -> Tensor:
+        """The vector, copied out of the object store.
+
+        Raises:
+            RuntimeFault: when it is lost.
+        """
+        try:
+            return torch.from_numpy(np.array(ray.get(payload.ref, timeout=60)))
+        except _LOSSES as error:
+            raise RuntimeFault(what=f"payload {payload.key}", problem="is lost", do="run the round again") from error
+
+    # ---------------------------------------------------------------------------------------------- hosts
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(self._hosts)
+
+    @property
+    def share(self) -> float:
+        """The GPUs that each host holds."""
+        return self._share
+
+    def pid_of(self, host: str) -> int | None:
+        """Process id of a host that was ready once; None while it starts."""
+        return self._hosts[host].pid
+
+    def restart(self, host: str) -> None:
+        """Start a fresh actor for a host whose process is gone; ``settle`` waits for it."""
+        seat = self._hosts[host]
+        self._hosts[host] = self._start(seat.specs, seat.incarnation + 1)
+
+    def settle(self, *, within_s: float, down: Sequence[str] = ()) -> None:
+        """Restart what died, except the hosts that shall stay ``down``, and wait until the rest is ready.
+
+        Raises:
+            RuntimeFault: naming the hosts that are not, once the time is up (clause 1.2).
+        """
+        until = time.monotonic() + within_s
+        self._note_deaths()
+        for host, seat in self._hosts.items():
+            if seat.dead and host not in down:
+                self.restart(host)
+        for host in self._hosts:
+            self._become_ready(host, until)
+        late = [host for host, seat in self._hosts.items() if seat.pending is not None]
+        if late:
+            raise RuntimeFault(
+                what=f"host(s) {', '.join(late)}",
+                problem=f"not placed within {within_s:g} s, each asking for {self._share:g} GPU",
+                do="free resources, use fewer hosts or give more time",
+            )
+
+    def close(self) -> None:
+        """End the actors, and Ray if this runtime started it."""
+        for seat in self._hosts.values():
+            if ray.is_initialized():
+                ray.kill(seat.actor)
+            if seat.pid is not None and not seat.dead:
+                with suppress(ProcessLookupError):
+                    os.kill(seat.pid, signal.SIGKILL)  # a stopped process outlives ray.kill for seconds
+            seat.dead = True
+        self._flying.clear()
+        if self._owns_ray and ray.is_initialized():
+            ray.shutdown()
+            self._owns_ray = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------------------------------------- inside
+
+    def _start(self, specs: tuple[NodeSpec, ...], incarnation: int) -> _Seat:
+        actor: Any = self._remote.remote(specs, incarnation)
+        return _Seat(specs=specs, actor=actor, incarnation=incarnation, pending=actor.ready.remote())
+
+    def _become_ready(self, host: str, until: float) -> None:
+        seat = self._hosts[host]
+        if seat.pending is None:
+            return
+        try:
+            seat.pid = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
+            seat.pending = None
+        except faults.GetTimeoutError:
+            return
+        except faults.RayActorError as error:
+            raise RuntimeFault(
+                what=f"host {host}", problem=f"its nodes cannot be built ({error})", do="mend them"
+            ) from error
+
+    def _note_deaths(self) -> None:
+        """Mark hosts whose process is gone. One that is busy or stopped does not answer and counts as alive."""
+        probes = {
+            seat.actor.ready.remote(): seat for seat in self._hosts.values() if not seat.dead and seat.pending is None
+        }
+        if not probes:
+            return
+        answered, _ = ray.wait(list(probes), num_returns=len(probes), timeout=1.0)
+        for probe in answered:
+            try:
+                ray.get(probe)
+            except faults.RayActorError:
+                probes[probe].dead = True
+
+    def _send(self, calls: Sequence[Call], replies: dict[int, Reply], until: float) -> list[_Message]:
+        """The messages to wait for: those in flight that an equal call joins, and one new one a host."""
+        waiting: list[_Message] = []
+        groups: dict[str, list[Call]] = {}
+        for index, call in enumerate(calls):
+            flying = next((m for m in self._flying if call in m.calls), None)
+            host = self._host_of.get(call.node)
+            if flying is not None:
+                if flying not in waiting:
+                    waiting.append(flying)
+            elif host is None:
+                replies[index] = Failed(reason=f"there is no node {call.node!r}", definite=True)
+            elif self._hosts[host].dead:
+                replies[index] = _CRASHED
+            elif call not in groups.setdefault(host, []):
+                groups[host].append(call)
+        for host, group in groups.items():
+            waiting.append(self._submit(host, group, until))
+        return waiting
+
+    def _submit(self, host: str, calls: list[Call], until: float) -> _Message:
+        seat = self._hosts[host]
+        vectors = sum(payloads_in_reply(call.request) for call in calls)
+        patience = max(until - time.monotonic(), 0.05)
+        method = seat.actor.perform.options(num_returns=1 + vectors)
+        refs = method.remote(calls, patience)
+        meta, *rest = refs if vectors else [refs]
+        message = _Message(host=host, incarnation=seat.incarnation, calls=calls, meta=meta, vectors=rest)
+        self._flying.append(message)
+        return message
+
+    def _receive(self, message: _Message) -> list[tuple[Call, Reply]]:
+        if message in self._flying:
+            self._flying.remove(message)
+        try:
+            metas = ray.get(message.meta)
+        except faults.ActorUnavailableError:
+            return [(call, Failed(reason="unreachable", definite=False)) for call in message.calls]
+        except faults.ActorDiedError:
+            seat = self._hosts[message.host]
+            if seat.incarnation == message.incarnation:
+                seat.dead = True
+            return [(call, _CRASHED) for call in message.calls]
+        except faults.RayTaskError as error:
+            raise error.cause from error  # a bug of a node: it must not look like a fault
+        answers: list[tuple[Call, Reply]] = []
+        at = 0
+        for call, (reply, start, finish) in zip(message.calls, metas, strict=True):
+            mine = message.vectors[at : at + payloads_in_reply(call.request)]
+            at += payloads_in_reply(call.request)
+            answers.append((call, replace_payloads(reply, partial(_point_to, mine))))
+            if self._observe is not None:
+                self._observe(_span(message.host, call, reply, start, finish))
+        return answers
+
+    def _drop_settled(self, calls: Sequence[Call]) -> None:
+        """Forget late messages that have come in, unless a call asks for them again: they belong to no ask."""
+        old = [m for m in self._flying if not any(call in m.calls for call in calls)]
+        if old:
+            ready, _ = ray.wait([m.meta for m in old], num_returns=len(old), timeout=0)
+            for message in [m for m in old if m.meta in ready]:
+                self._receive(message)
+
+
+def _span(host: str, call: Call, reply: Reply, start: float, finish: float) -> Span:
+    return Span(
+        host=host,
+        node=call.node,
+        request=type(call.request).__name__,
+        start=start,
+        finish=finish,
+        outcome=type(reply).__name__,
+    )
+
+
+def _connect(address: str | None, gpus: int) -> bool:
+    """Use the caller's session, join the cluster named, or start a private one. True if it is ours to end."""
+    if ray.is_initialized():
+        return False
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address is not None:
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RuntimeFault(
+                what=f"Ray cluster at {address}",
+                problem=f"does not answer ({first})",
+                do="check that it runs, or leave the address out",
+            ) from error
+        return True
+    ray.init(
+        address="local",
+        num_gpus=gpus,
+        include_dashboard=False,
+        object_store_memory=512 << 20,
+        num_cpus=os.cpu_count(),
+        **options,
+    )
+    return True

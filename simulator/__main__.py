@@ -1,0 +1,5 @@
+"""``python -m simulator`` is ``hqde-sim``."""
+
+from simulator.cli import main
+
+main()

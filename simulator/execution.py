@@ -1,0 +1,207 @@
+"""Everything that `hqde-sim run` does, without the terminal: variants in worlds, findings, files.
+
+A run folder holds ``scenario.yaml``, ``summary.json``, and one trace a world and variant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+
+from hqde_ref.messages import Accepted, message
+from simulator.checkers import check_agreement, check_fired, check_gaps, check_run
+from simulator.records import Finding, Run, Variant
+from simulator.runner import run_variant
+from simulator.scenario import Scenario
+from simulator.trace import Trace
+from simulator.worlds import SimulatedWorld, World
+
+__all__ = [
+    "VARIANTS",
+    "Execution",
+    "Judged",
+    "conclude",
+    "exit_code",
+    "run_all",
+    "summarise",
+    "trace_name",
+    "write_folder",
+]
+
+VARIANTS: Final[tuple[Variant, ...]] = ("as written", "mean instead", "no faults")
+On = Literal["sim", "ray", "both"]
+
+
+@message
+class Judged:
+    """A finding and where it was made."""
+
+    world: str
+    variant: str
+    finding: Finding
+
+
+@message
+class Execution:
+    """All runs of a scenario, their traces and the findings."""
+
+    scenario: Scenario
+    runs: tuple[Run, ...]
+    traces: tuple[Trace, ...]
+    findings: tuple[Judged, ...]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Bits depend on the number of threads: simulated nodes run on one, as hosts on Ray do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run_all(
+    scenario: Scenario,
+    *,
+    on: On,
+    address: str | None = None,
+    variants: Sequence[Variant] = VARIANTS,
+    progress: Callable[[str, str, int], None] | None = None,
+) -> Iterator[tuple[Run, Trace]]:
+    """Run the variants in the worlds asked for, one after the other; ``progress`` is told (world, variant, round).
+
+    Raises:
+        RuntimeFault: when live Ray cannot be used.
+    """
+    for name in ("sim", "ray") if on == "both" else (on,):
+        with _one_thread(), closing(_LiveOnce(scenario, address)) as live:
+            for variant in variants:
+                world = live.get() if name == "ray" else SimulatedWorld(scenario)
+                told = None if progress is None else partial(progress, name, variant)
+                yield run_variant(scenario, world, variant=variant, progress=told)
+
+
+class _LiveOnce:
+    """Live hosts, started at the first use and shared by all variants: starting them takes longer than a run."""
+
+    def __init__(self, scenario: Scenario, address: str | None) -> None:
+        self._scenario = scenario
+        self._address = address
+        self._world: World | None = None
+
+    def get(self) -> World:
+        if self._world is None:
+            from simulator.live import LiveWorld  # imports Ray, which a simulated run does not need
+
+            self._world = LiveWorld(self._scenario, address=self._address)
+        return self._world
+
+    def close(self) -> None:
+        if self._world is not None:
+            self._world.close()
+
+
+def conclude(scenario: Scenario, done: Sequence[tuple[Run, Trace]]) -> Execution:
+    """Judge the runs that were made, be it all or, after an interruption, some."""
+    runs = tuple(run for run, _ in done)
+    return Execution(
+        scenario=scenario,
+        runs=runs,
+        traces=tuple(trace for _, trace in done),
+        findings=tuple(_judge(scenario, runs)),
+    )
+
+
+def _judge(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Judged]:
+    for run in runs:
+        if run.variant == "as written":
+            for finding in (*check_run(scenario, run), *check_fired(run)):
+                yield Judged(world=run.world, variant=run.variant, finding=finding)
+    for world in dict.fromkeys(run.world for run in runs):
+        accuracies: dict[str, float] = {run.variant: run.final_accuracy for run in runs if run.world == world}
+        if len(accuracies) == len(VARIANTS):
+            for finding in check_gaps(scenario, accuracies):
+                yield Judged(world=world, variant="all", finding=finding)
+    for variant in dict.fromkeys(run.variant for run in runs):
+        pair = [run for run in runs if run.variant == variant]
+        if len(pair) == 2:
+            yield Judged(world="both", variant=variant, finding=check_agreement(*pair))
+
+
+def exit_code(execution: Execution) -> int:
+    """0 all held, 1 something is broken, 2 something cannot be told: a fault never fired."""
+    statuses = [judged.finding.status for judged in execution.findings]
+    return 1 if "BROKEN" in statuses else 2 if "CANNOT_TELL" in statuses else 0
+
+
+def summarise(execution: Execution) -> dict[str, Any]:
+    """The whole outcome as JSON values."""
+    scenario = execution.scenario
+    return {
+        "scenario": scenario.metadata.name,
+        "description": scenario.metadata.description,
+        "seed": scenario.seed,
+        "exit_code": exit_code(execution),
+        "findings": [
+            {
+                "world": judged.world,
+                "variant": judged.variant,
+                "law": judged.finding.law,
+                "clause": judged.finding.clause,
+                "status": judged.finding.status,
+                "because": judged.finding.because,
+                "round": judged.finding.round,
+            }
+            for judged in execution.findings
+        ],
+        "runs": [_summarise_run(run) for run in execution.runs],
+    }
+
+
+def _summarise_run(run: Run) -> dict[str, Any]:
+    rounds = []
+    for record, outcome in zip(run.rounds, run.outcome(), strict=True):
+        verdict = record.verdict
+        rounds.append(
+            {
+                **outcome,
+                "accuracy": record.accuracy,
+                "loss": record.loss,
+                "error": None if record.measured is None else record.measured.error,
+                "bound": record.bound,
+                "byzantine": list(record.byzantine),
+                "digest": verdict.digest if isinstance(verdict, Accepted) else None,
+                "reason": None if isinstance(verdict, Accepted) else verdict.reason,
+            }
+        )
+    return {
+        "world": run.world,
+        "variant": run.variant,
+        "digest": run.digest,
+        "final_accuracy": run.final_accuracy,
+        "faults": [{"action": s.action, "hits": list(s.hits), "fired": s.fired} for s in run.strikes],
+        "rounds": rounds,
+    }
+
+
+def trace_name(trace: Trace) -> str:
+    """File name of a trace within a run folder."""
+    return f"trace-{trace.header['world']}-{trace.header['variant'].replace(' ', '-')}.jsonl"
+
+
+def write_folder(execution: Execution, folder: Path, *, scenario_text: str) -> None:
+    """Write a run folder; files of the same names are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
+    for trace in execution.traces:
+        trace.write(folder / trace_name(trace))
+    text = json.dumps(summarise(execution), indent=2, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,125 @@
+"""The harness's own nodes: an attacker that forges, and an observer that knows who was honest and measures.
+
+They read vectors through the reference's packing and compute on their own, in float64: a judge borrows no arithmetic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hqde_ref.core.packing import digest, merge_rows, row_dtype, split_rows
+from hqde_ref.core.sharding import cut, join
+from hqde_ref.messages import (
+    Contribution,
+    Failed,
+    Forge,
+    Layout,
+    Measure,
+    Measured,
+    Payload,
+    Reply,
+    Request,
+    message,
+)
+from simulator.attacks import Knowledge, forge
+
+__all__ = ["BIT_FLIP", "Attacker", "AttackerSpec", "Observer", "ObserverSpec"]
+
+BIT_FLIP = "bit_flip"  # damage on the way, not a lie: the digest stays the sender's
+
+
+def _floats(pieces: Sequence[Payload], layout: Layout) -> Tensor:
+    """All floating values of a vector as one float64 row."""
+    row, _ = split_rows(join([piece.ref for piece in pieces], layout), layout)
+    return row.double()
+
+
+@message
+class AttackerSpec:
+    """An attacker as data."""
+
+    name: str
+
+    def build(self, incarnation: int, /) -> Attacker:
+        return Attacker()
+
+
+class Attacker:
+    """Forges contributions; knows what the adversary tells it and keeps nothing."""
+
+    def perform(self, request: Request, /) -> Reply:
+        match request:
+            case Forge(attack=attack) if attack == BIT_FLIP:
+                return self._damage(request)
+            case Forge():
+                return self._forge(request)
+            case _:
+                return Failed(reason=f"an attacker does not answer {type(request).__name__}", definite=True)
+
+    def _damage(self, request: Forge) -> Contribution:
+        """Flip one bit in one shard."""
+        assert request.template is not None, "the adversary damages what somebody sent"
+        sent = request.template.payloads
+        shard = request.seed % len(sent)
+        packed = sent[shard].ref.clone()
+        at = torch.randint(packed.numel(), (1,), generator=torch.Generator().manual_seed(request.seed))
+        packed[at] ^= 1 << (request.seed % 8)
+        pieces = [packed if index == shard else piece.ref for index, piece in enumerate(sent)]
+        return dataclasses.replace(request.template, payloads=_payloads(request, pieces))
+
+    def _forge(self, request: Forge) -> Contribution:
+        assert request.template is not None, "a liar has a contribution to replace"
+        row = forge(
+            request.attack,
+            request.options,
+            Knowledge(
+                honest=[_floats(pieces, request.layout) for pieces in request.known],
+                base=_floats(request.base, request.layout),
+                generator=torch.Generator().manual_seed(request.seed),
+            ),
+        )
+        _, integers = split_rows(join([piece.ref for piece in request.base], request.layout), request.layout)
+        packed = merge_rows(row.to(row_dtype(request.layout)), integers, request.layout)
+        pieces = cut(packed, request.layout, len(request.base))
+        return dataclasses.replace(
+            request.template, payloads=_payloads(request, pieces), digests=tuple(digest(piece) for piece in pieces)
+        )
+
+
+def _payloads(request: Forge, pieces: Sequence[Tensor]) -> tuple[Payload, ...]:
+    source = f"forged/{request.round}/{request.worker}"
+    return tuple(
+        Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+    )
+
+
+@message
+class ObserverSpec:
+    """An observer as data."""
+
+    name: str
+
+    def build(self, incarnation: int, /) -> Observer:
+        return Observer()
+
+
+class Observer:
+    """Measures results against the honest, in float64."""
+
+    def perform(self, request: Request, /) -> Reply:
+        if not isinstance(request, Measure):
+            return Failed(reason=f"an observer does not answer {type(request).__name__}", definite=True)
+        honest = torch.stack([_floats(pieces, request.layout) for pieces in request.honest])
+        result = _floats(request.result, request.layout)
+        mean = honest.mean(dim=0)
+        away = (honest - mean).norm(dim=1)
+        return Measured(
+            error=float((result - mean).norm()),
+            deviation=float(away.square().mean().sqrt()),
+            farthest=float(away.max()),
+            result_norm=float(result.norm()),
+        )

@@ -1,0 +1,292 @@
+"""Runs a scenario in a world, round by round, and records what happened.
+
+Each round: faults that begin, the story of ``hqde_ref.rounds.training`` on a decorated runtime, then the harness's own
+measurements, then faults that end. Between rounds dead hosts are restarted, as a supervisor would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from hqde_ref import __version__
+from hqde_ref.errors import RuntimeFault
+from hqde_ref.messages import (
+    Accepted,
+    Begin,
+    Begun,
+    Call,
+    Evaluate,
+    Evaluated,
+    Layout,
+    Measure,
+    Measured,
+    Payload,
+    Policy,
+    Reply,
+    Request,
+    Runtime,
+    Span,
+    Verdict,
+)
+from hqde_ref.rounds.plans import RoundPlan
+from hqde_ref.rounds.training import training_round
+from simulator.adversary import Adversary, Lie, Moments
+from simulator.records import RoundRecord, Run, Strike, Variant
+from simulator.scenario import Byzantine, Corrupt, Crash, Pause, Scenario, Slow
+from simulator.trace import Trace
+from simulator.worlds import World, place_seats
+
+__all__ = ["policy_of", "run_variant"]
+
+_HARNESS_WITHIN_S = 60.0  # for the harness's own questions between rounds
+
+
+def policy_of(scenario: Scenario, variant: Variant) -> Policy:
+    """The policy of a variant: the mean goes up the tree and promises nothing."""
+    if variant != "mean instead":
+        return scenario.system.policy()
+    return Policy(
+        rule="weighted_mean",
+        topology="tree",
+        branching=scenario.system.branching,
+        round_within_s=scenario.system.round_within,
+        train_share=scenario.system.train_share,
+    )
+
+
+def run_variant(
+    scenario: Scenario, world: World, *, variant: Variant = "as written", progress: Callable[[int], None] | None = None
+) -> tuple[Run, Trace]:
+    """Run one variant from a fresh state; ``progress`` is told each round that ends."""
+    return _Running(scenario, world, variant).go(progress)
+
+
+class _Running:
+    """The state of a run: the published model, the faults that are on, the trace."""
+
+    def __init__(self, scenario: Scenario, world: World, variant: Variant) -> None:
+        self._scenario = scenario
+        self._world = world
+        self._variant = variant
+        self._policy = policy_of(scenario, variant)
+        self._faults = () if variant == "no faults" else scenario.faults
+        self._hits = [scenario.aim(index) for index in range(len(self._faults))]
+        self._fired = [0] * len(self._faults)
+        self._down: list[str] = []
+        self._origin = world.runtime.now()
+        self._trace = Trace(
+            scenario=scenario.metadata.name, seed=scenario.seed, world=world.name, variant=variant, version=__version__
+        )
+        world.watch(self._note_span)
+
+    def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
+        begun = _require(
+            self._ask_harness("evaluator", Begin(seed=self._scenario.seed, shards=self._policy.shards)), Begun
+        )
+        state, digests = begun.state, begun.digests
+        records = []
+        for number in range(1, self._scenario.workload.rounds + 1):
+            record = self._round(number, state, digests, begun.layout)
+            if isinstance(record.verdict, Accepted):
+                state, digests = record.verdict.payloads, record.verdict.digests
+            records.append(record)
+            if progress is not None:
+                progress(number)
+        run = Run(
+            scenario=self._scenario.metadata.name,
+            world=self._world.name,
+            variant=self._variant,
+            members=self._scenario.members,
+            rounds=tuple(records),
+            strikes=tuple(
+                Strike(fault=index, action=fault.action, hits=hits, fired=fired)
+                for index, (fault, hits, fired) in enumerate(zip(self._faults, self._hits, self._fired, strict=True))
+            ),
+            digest=self._trace.digest,
+        )
+        return run, self._trace
+
+    # ---------------------------------------------------------------------------------------------- a round
+
+    def _round(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundRecord:
+        began = self._since()
+        self._trace.add("round began", began, round=number)
+        self._begin_faults(number)
+        adversary = Adversary(
+            self._world.runtime,
+            lies=self._lies(number),
+            base=state,
+            layout=layout,
+            round_number=number,
+            seed=self._scenario.seed,
+        )
+        watched = Moments(adversary, round_number=number, reached=lambda stage: self._reach(number, stage))
+        verdict = training_round(watched, self._plan(number, state, digests, layout))
+        ended = self._since()
+        self._note_lies(number, adversary)
+        self._end_faults(number)
+        self._world.settle(down=tuple(self._down))
+        record = self._measure(number, began, ended, verdict, adversary, layout, state)
+        self._note_round(record)
+        return record
+
+    def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
+        work = self._scenario.workload
+        return RoundPlan(
+            round=number,
+            members=self._scenario.members,
+            seats=place_seats(self._scenario),
+            layout=layout,
+            state=state,
+            state_digests=digests,
+            policy=self._policy,
+            batch_start=(number - 1) * work.batch,
+            batch=work.batch,
+            steps=work.steps,
+        )
+
+    def _measure(
+        self,
+        number: int,
+        began: float,
+        ended: float,
+        verdict: Verdict,
+        adversary: Adversary,
+        layout: Layout,
+        state: tuple[Payload, ...],
+    ) -> RoundRecord:
+        result = verdict.payloads if isinstance(verdict, Accepted) else state
+        honest = tuple(member for member in sorted(adversary.honest) if member not in verdict.missing)
+        measured = None
+        if isinstance(verdict, Accepted) and honest:
+            rows = tuple(adversary.honest[member].payloads for member in honest)
+            request = Measure(round=number, layout=layout, honest=rows, result=result)
+            measured = _require(self._ask_harness("observer", request), Measured)
+        evaluated = _require(self._ask_harness("evaluator", Evaluate(round=number, state=result)), Evaluated)
+        return RoundRecord(
+            round=number,
+            began=began,
+            ended=ended,
+            deadline=began + self._policy.round_within_s,
+            verdict=verdict,
+            byzantine=tuple(sorted(adversary.forged)),
+            honest=honest,
+            measured=measured,
+            accuracy=evaluated.accuracy,
+            loss=evaluated.loss,
+        )
+
+    def _ask_harness(self, node: str, request: Request) -> Reply:
+        runtime: Runtime = self._world.runtime
+        call = Call(node=node, request=request)
+        return runtime.ask([call], enough=1, until=runtime.now() + _HARNESS_WITHIN_S)[0].reply
+
+    # ---------------------------------------------------------------------------------------------- faults
+
+    def _lies(self, number: int) -> dict[str, Lie]:
+        lies: dict[str, Lie] = {}
+        for fault, hits in zip(self._faults, self._hits, strict=True):
+            if isinstance(fault, Byzantine | Corrupt) and fault.during.rounds[0] <= number <= fault.during.rounds[1]:
+                lies |= {member: Lie(attack=fault.attack.name, options=fault.attack.options) for member in hits}
+        return lies
+
+    def _begin_faults(self, number: int) -> None:
+        for index, fault in enumerate(self._faults):
+            match fault:
+                case Pause(during=during) if during.rounds[0] == number:
+                    self._strike(index, number, self._world.pause)
+                case Slow(during=during, factor=factor) if during.rounds[0] == number:
+                    self._strike(index, number, partial(self._world.slow, factor=factor))
+                case _:
+                    pass
+
+    def _reach(self, number: int, stage: str) -> None:
+        for index, fault in enumerate(self._faults):
+            if isinstance(fault, Crash) and fault.at.round == number and fault.at.stage == stage:
+                self._strike(index, number, self._world.crash)
+                if fault.restart == "never":
+                    self._down += self._hits[index]
+
+    def _end_faults(self, number: int) -> None:
+        for fault, hits in zip(self._faults, self._hits, strict=True):
+            match fault:
+                case Pause(during=during) if during.rounds[1] == number:
+                    for host in hits:
+                        self._world.resume(host)
+                case Slow(during=during) if during.rounds[1] == number:
+                    for host in hits:
+                        self._world.slow(host, 1.0)
+                case _:
+                    pass
+
+    def _strike(self, index: int, number: int, act: Callable[[str], None]) -> None:
+        for host in self._hits[index]:
+            act(host)
+        self._fired[index] += 1
+        self._trace.add(
+            "fault", self._since(), round=number, action=self._faults[index].action, hits=list(self._hits[index])
+        )
+
+    # ---------------------------------------------------------------------------------------------- notes
+
+    def _since(self) -> float:
+        return self._world.runtime.now() - self._origin
+
+    def _note_span(self, span: Span) -> None:
+        self._trace.add(
+            "span",
+            span.start - self._origin,
+            finish=span.finish - self._origin,
+            host=span.host,
+            node=span.node,
+            request=span.request,
+            outcome=span.outcome,
+        )
+
+    def _note_lies(self, number: int, adversary: Adversary) -> None:
+        for index, (fault, hits) in enumerate(zip(self._faults, self._hits, strict=True)):
+            told = [member for member in hits if member in adversary.forged]
+            if isinstance(fault, Byzantine | Corrupt) and told and self._is_on(fault, number):
+                self._fired[index] += 1
+                name = fault.attack.name
+                self._trace.add("fault", self._since(), round=number, action=fault.action, hits=told, attack=name)
+
+    @staticmethod
+    def _is_on(fault: Byzantine | Corrupt, number: int) -> bool:
+        return fault.during.rounds[0] <= number <= fault.during.rounds[1]
+
+    def _note_round(self, record: RoundRecord) -> None:
+        verdict = record.verdict
+        fields: dict[str, Any] = {
+            "round": record.round,
+            "began": record.began,
+            "deadline": record.deadline,
+            "rejected": dict(sorted(verdict.rejected.items())),
+            "missing": dict(sorted(verdict.missing.items())),
+            "byzantine": record.byzantine,
+            "accuracy": record.accuracy,
+            "loss": record.loss,
+        }
+        if isinstance(verdict, Accepted):
+            fields |= {
+                "kind": "accepted",
+                "used": verdict.used,
+                "digest": verdict.digest,
+                "scores": dict(verdict.scores),
+                "limit": verdict.limit if verdict.scores else None,
+                "rule": verdict.evidence.rule,
+                "kappa": verdict.evidence.kappa,
+            }
+        else:
+            fields |= {"kind": "refused", "reason": verdict.reason, "used": []}
+        if record.measured is not None:
+            fields |= {"error": record.measured.error, "deviation": record.measured.deviation, "bound": record.bound}
+        self._trace.add("round ended", record.ended, **fields)
+
+
+def _require(reply: Reply, kind: type) -> Any:
+    if not isinstance(reply, kind):
+        raise RuntimeFault(what="the harness's own host", problem=f"answered {reply!r}", do="look at its output")
+    return reply

@@ -1,0 +1,310 @@
+"""The same story in virtual time: hosts that queue, crash, hang and crawl; messages that take their time.
+
+Source: ``docs/design.md``, the laws of ``ask``; HQDE section 6. Time is integer nanoseconds; events are ordered by
+(time, sequence); nothing iterates over a set. Nodes are the real ones, so what is simulated is the real coordinator.
+
+A host is one server with a queue. A message holds all calls of one ask to a host; its answers come back together. A
+crash answers what is in flight with a definite failure, as a broken connection does; a hung host answers nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from torch import Tensor
+
+from hqde_ref.messages import (
+    Adopt,
+    Answer,
+    Call,
+    Combine,
+    Evaluate,
+    Failed,
+    Forge,
+    Node,
+    NodeSpec,
+    Payload,
+    Reply,
+    Request,
+    Resolve,
+    Screen,
+    Span,
+    Train,
+)
+from hqde_ref.runtimes.local import perform_guarded
+from simulator.streams import stream
+
+__all__ = ["Network", "Simulated", "work_of"]
+
+SECOND: Final = 1_000_000_000
+RETRANSMIT: Final = 200_000_000  # ns until a lost packet is sent again, as TCP does at first
+_LATE = Failed(reason="late", definite=False)
+_CRASHED = Failed(reason="crashed", definite=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Times in nanoseconds; ``loss`` is the chance that a message must be sent again, each time."""
+
+    latency: int = 1_000_000
+    jitter: int = 0
+    loss: float = 0.0
+
+
+def work_of(request: Request) -> int:
+    """Nanoseconds a healthy host takes for a request: of the size seen on live Ray with a small model."""
+    match request:
+        case Train(steps=steps, start=start, stop=stop):
+            return 200_000 * steps + 1_000 * (stop - start)
+        case Screen(claims=claims):
+            return 100_000 * (1 + len(claims))
+        case Combine(parts=parts):
+            return 100_000 * (1 + len(parts))
+        case Resolve(rows=rows):
+            return 400_000 * (1 + len(rows))
+        case Adopt() | Evaluate() | Forge():
+            return 300_000
+        case _:
+            return 200_000
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Message:
+    host: str
+    calls: tuple[Call, ...]
+    replies: tuple[Reply, ...] | None = None
+    delivered: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class _Host:
+    specs: tuple[NodeSpec, ...]
+    nodes: dict[str, Node]
+    incarnation: int = 0
+    alive: bool = True
+    paused: bool = False
+    factor: float = 1.0
+    queue: deque[_Message] = dataclasses.field(default_factory=deque)
+    running: _Message | None = None
+    started: int = 0
+    left: int = 0  # ns of work that the running message still needs
+    epoch: int = 0  # counts changes that make a planned finish void
+
+
+class Simulated:
+    """A runtime in virtual time.
+
+    Args:
+        hosts: which nodes each host carries.
+        seed: of the network's streams.
+        observe: called with a ``Span`` for every request that a host finished.
+    """
+
+    def __init__(
+        self,
+        hosts: Mapping[str, tuple[NodeSpec, ...]],
+        *,
+        seed: int = 0,
+        network: Network | None = None,
+        work: Callable[[Request], int] = work_of,
+        observe: Callable[[Span], None] | None = None,
+    ) -> None:
+        self._time = 0
+        self._sequence = 0
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._network = network or Network()
+        self._draw = stream(seed, "network")
+        self._work = work
+        self._observe = observe
+        self._flying: list[_Message] = []
+        self._hosts = {host: _Host(tuple(specs), _build(specs, 0)) for host, specs in hosts.items()}
+        self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
+
+    # ---------------------------------------------------------------------------------------------- Runtime
+
+    def now(self) -> float:
+        return self._time / SECOND
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        end = max(round(until * SECOND), self._time)
+        joined = [self._find_flying(call) for call in calls]
+        groups: dict[str, list[Call]] = {}
+        for call, flying in zip(calls, joined, strict=True):
+            host = self._host_of.get(call.node)
+            if flying is None and host is not None and call not in groups.setdefault(host, []):
+                groups[host].append(call)
+        for host, group in groups.items():
+            self._send(_Message(host=host, calls=tuple(group)))
+        messages = [self._find_flying(call) for call in calls]
+        while not self._is_enough(messages, calls, enough) and self._events and self._events[0][0] <= end:
+            self._step()
+        if not self._is_enough(messages, calls, enough):
+            self._time = end
+        answers = tuple(
+            Answer(node=call.node, reply=_reply_in(message, call))
+            for call, message in zip(calls, messages, strict=True)
+        )
+        self._flying = [message for message in self._flying if not message.delivered]
+        return answers
+
+    def fetch(self, payload: Payload) -> Tensor:
+        vector: Tensor = payload.ref.clone()
+        return vector
+
+    # ---------------------------------------------------------------------------------------------- faults
+
+    def crash(self, host: str) -> None:
+        """The host's process ends; what it was asked is answered by a broken connection."""
+        state = self._hosts[host]
+        state.alive, state.paused, state.factor = False, False, 1.0
+        state.epoch += 1
+        lost = [*([state.running] if state.running else []), *state.queue]
+        state.running = None
+        state.queue.clear()
+        for message in lost:
+            self._answer(message, tuple(_CRASHED for _ in message.calls))
+
+    def restart(self, host: str) -> None:
+        """A fresh process with fresh nodes."""
+        state = self._hosts[host]
+        state.alive = True
+        state.incarnation += 1
+        state.nodes = _build(state.specs, state.incarnation)
+
+    def pause(self, host: str) -> None:
+        """The host stops where it is, as under SIGSTOP."""
+        state = self._hosts[host]
+        self._bank(state)
+        state.paused = True
+
+    def resume(self, host: str) -> None:
+        """The host goes on where it stopped, as under SIGCONT."""
+        state = self._hosts[host]
+        state.paused = False
+        self._go_on(host)
+
+    def slow(self, host: str, factor: float) -> None:
+        """From now on the host takes ``factor`` times as long; 1 heals."""
+        state = self._hosts[host]
+        self._bank(state)
+        state.factor = factor
+        self._go_on(host)
+
+    # ---------------------------------------------------------------------------------------------- events
+
+    def _at(self, time: int, action: Callable[[], None]) -> None:
+        self._sequence += 1
+        heapq.heappush(self._events, (time, self._sequence, action))
+
+    def _step(self) -> None:
+        self._time, _, action = heapq.heappop(self._events)
+        action()
+
+    def _travel(self) -> int:
+        """Nanoseconds on the way; a lost packet is sent again, later each time."""
+        time, again = 0, RETRANSMIT
+        while self._network.loss and self._draw.random() < self._network.loss:
+            time += again
+            again *= 2
+        return (
+            time
+            + self._network.latency
+            + (self._draw.randrange(self._network.jitter + 1) if self._network.jitter else 0)
+        )
+
+    def _send(self, message: _Message) -> None:
+        self._flying.append(message)
+        self._at(self._time + self._travel(), lambda: self._arrive(message))
+
+    def _arrive(self, message: _Message) -> None:
+        state = self._hosts[message.host]
+        if not state.alive:
+            self._answer(message, tuple(_CRASHED for _ in message.calls))
+            return
+        state.queue.append(message)
+        self._go_on(message.host)
+
+    def _go_on(self, host: str) -> None:
+        """Start or continue work, if there is any and the host can."""
+        state = self._hosts[host]
+        if state.paused or not state.alive:
+            return
+        if state.running is None:
+            if not state.queue:
+                return
+            state.running = state.queue.popleft()
+            state.left = sum(self._work(call.request) for call in state.running.calls)
+        state.started = self._time
+        state.epoch += 1
+        epoch = state.epoch
+        self._at(self._time + round(state.left * state.factor), lambda: self._finish(host, epoch))
+
+    def _bank(self, state: _Host) -> None:
+        """Note how much of the running work is done, before the pace changes."""
+        if state.running is not None and not state.paused:
+            state.left = max(0, state.left - round((self._time - state.started) / state.factor))
+            state.epoch += 1
+
+    def _finish(self, host: str, epoch: int) -> None:
+        state = self._hosts[host]
+        if state.epoch != epoch or state.running is None:
+            return
+        message, state.running = state.running, None
+        replies = tuple(perform_guarded(state.nodes.get(call.node), call) for call in message.calls)
+        if self._observe is not None:
+            self._show(message, replies, state.started)
+        self._answer(message, replies)
+        self._go_on(host)
+
+    def _show(self, message: _Message, replies: tuple[Reply, ...], started: int) -> None:
+        assert self._observe is not None
+        works = [self._work(call.request) for call in message.calls]
+        at, scale = started, (self._time - started) / max(sum(works), 1)
+        for call, reply, work in zip(message.calls, replies, works, strict=True):
+            span = Span(
+                host=message.host,
+                node=call.node,
+                request=type(call.request).__name__,
+                start=at / SECOND,
+                finish=(at + work * scale) / SECOND,
+                outcome=type(reply).__name__,
+            )
+            at += round(work * scale)
+            self._observe(span)
+
+    def _answer(self, message: _Message, replies: tuple[Reply, ...]) -> None:
+        message.replies = replies
+
+        def deliver() -> None:
+            message.delivered = True
+
+        self._at(self._time + self._travel(), deliver)
+
+    # ---------------------------------------------------------------------------------------------- asks
+
+    def _find_flying(self, call: Call) -> _Message | None:
+        return next((message for message in self._flying if call in message.calls and not message.delivered), None)
+
+    def _is_enough(self, messages: Sequence[_Message | None], calls: Sequence[Call], enough: int) -> bool:
+        if all(message is None or message.delivered for message in messages):
+            return True
+        good = 0
+        for call, message in zip(calls, messages, strict=True):
+            good += message is not None and message.delivered and not isinstance(_reply_in(message, call), Failed)
+        return good >= enough
+
+
+def _reply_in(message: _Message | None, call: Call) -> Reply:
+    if message is None:
+        return Failed(reason=f"there is no node {call.node!r}", definite=True)
+    if not message.delivered or message.replies is None:
+        return _LATE
+    return message.replies[message.calls.index(call)]
+
+
+def _build(specs: Sequence[NodeSpec], incarnation: int) -> dict[str, Node]:
+    return {spec.name: spec.build(incarnation) for spec in specs}

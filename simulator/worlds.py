@@ -1,0 +1,122 @@
+"""The two worlds a scenario runs in, behind one face: a runtime, and the faults it can be given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from hqde_ref.messages import NodeSpec, Runtime, Span
+from hqde_ref.nodes.aggregator import AggregatorSpec
+from hqde_ref.nodes.evaluator import EvaluatorSpec
+from hqde_ref.nodes.worker import WorkerSpec
+from hqde_ref.rounds.plans import Seat
+from simulator.harness import AttackerSpec, ObserverSpec
+from simulator.runtime import SECOND, Network, Simulated
+from simulator.scenario import Scenario
+
+__all__ = ["HARNESS", "SimulatedWorld", "World", "member_host", "place_nodes", "place_seats"]
+
+HARNESS = "harness"  # the host of the harness's own nodes; no fault ever hits it
+
+
+class World(Protocol):
+    """Where a scenario runs."""
+
+    name: str
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def crash(self, host: str) -> None: ...
+
+    def pause(self, host: str) -> None: ...
+
+    def resume(self, host: str) -> None: ...
+
+    def slow(self, host: str, factor: float) -> None: ...
+
+    def settle(self, *, down: tuple[str, ...] = ()) -> None:
+        """Restart hosts that died, except those meant to stay down, and wait until they are ready."""
+        ...
+
+    def watch(self, observe: Callable[[Span], None]) -> None:
+        """Show every request's time at its host from now on."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def member_host(index: int, scenario: Scenario) -> str:
+    """Members are dealt to hosts in contiguous runs of nearly equal length."""
+    return f"h{index * scenario.system.hosts // scenario.system.workers}"
+
+
+def place_nodes(scenario: Scenario) -> Mapping[str, tuple[NodeSpec, ...]]:
+    """Workers and one aggregator on each host; attacker, observer and evaluator on the harness's own."""
+    workload = f"{scenario.workload.dataset}-{scenario.workload.model}"
+    hosts: dict[str, list[NodeSpec]] = {host: [AggregatorSpec(name=f"a{host[1:]}")] for host in scenario.hosts}
+    for index, member in enumerate(scenario.members):
+        hosts[member_host(index, scenario)].append(WorkerSpec(name=member, workload=workload))
+    hosts[HARNESS] = [
+        AttackerSpec(name="attacker"),
+        ObserverSpec(name="observer"),
+        EvaluatorSpec(name="evaluator", workload=workload),
+    ]
+    return {host: tuple(specs) for host, specs in hosts.items()}
+
+
+def place_seats(scenario: Scenario) -> tuple[Seat, ...]:
+    """The aggregators with the members on their hosts."""
+    beside: dict[str, list[str]] = {host: [] for host in scenario.hosts}
+    for index, member in enumerate(scenario.members):
+        beside[member_host(index, scenario)].append(member)
+    return tuple(Seat(aggregator=f"a{host[1:]}", beside=tuple(members)) for host, members in beside.items())
+
+
+class SimulatedWorld:
+    """Virtual time."""
+
+    name = "sim"
+
+    def __init__(self, scenario: Scenario) -> None:
+        network = Network(
+            latency=round(scenario.network.latency * SECOND),
+            jitter=round(scenario.network.jitter * SECOND),
+            loss=scenario.network.loss,
+        )
+        self._runtime = Simulated(place_nodes(scenario), seed=scenario.seed, network=network, observe=self._show)
+        self._observe: Callable[[Span], None] | None = None
+        self._dead: list[str] = []
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._runtime
+
+    def crash(self, host: str) -> None:
+        self._runtime.crash(host)
+        self._dead.append(host)
+
+    def pause(self, host: str) -> None:
+        self._runtime.pause(host)
+
+    def resume(self, host: str) -> None:
+        self._runtime.resume(host)
+
+    def slow(self, host: str, factor: float) -> None:
+        self._runtime.slow(host, factor)
+
+    def settle(self, *, down: tuple[str, ...] = ()) -> None:
+        for host in self._dead:
+            if host not in down:
+                self._runtime.restart(host)
+        self._dead = [host for host in self._dead if host in down]
+
+    def watch(self, observe: Callable[[Span], None]) -> None:
+        self._observe = observe
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _show(self, span: Span) -> None:
+        if self._observe is not None:
+            self._observe(span)

@@ -1,0 +1,183 @@
+"""The Ray runtime on real processes: placement, traffic, and what a killed or stopped host does to a round."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import torch
+
+from hqde_ref.core.splitting import gpu_share
+from hqde_ref.errors import RuntimeFault
+from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed
+from hqde_ref.runtimes import on_ray
+from hqde_ref.runtimes.on_ray import OnRay
+from tests.probes import VECTOR_BYTES, ProbeSpec, probe
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+HOSTS = {f"h{index}": (ProbeSpec(name=f"p{index}"), ProbeSpec(name=f"q{index}")) for index in range(3)}
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[OnRay]:
+    """Three hosts on two logical GPUs: the case in which the document's share hangs (E1)."""
+    with OnRay(HOSTS, gpus=2) as started:
+        yield started
+
+
+def _kill(runtime: OnRay, host: str) -> int:
+    pid = runtime.pid_of(host)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def _until(runtime: OnRay, seconds: float = 20) -> float:
+    return runtime.now() + seconds
+
+
+def test_hosts_share_logical_gpus_so_that_all_are_placed(runtime: OnRay) -> None:
+    assert runtime.share == gpu_share(workers=3, gpus=2) == 0.5
+    answers = runtime.ask([probe(f"p{index}", index) for index in range(3)], enough=3, until=_until(runtime))
+    assert all(isinstance(answer.reply, Observed) for answer in answers)
+    assert ray.available_resources().get("GPU", 0.0) == pytest.approx(0.5)
+
+
+def test_hosts_that_cannot_be_placed_are_named_within_the_time_limit(
+    runtime: OnRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "gpu_share", lambda *, workers, gpus: 1.0)  # half a GPU is all that is left
+    started = time.monotonic()
+    with pytest.raises(RuntimeFault) as caught:
+        OnRay({"x0": (ProbeSpec(name="x"),), "x1": (ProbeSpec(name="y"),)}, gpus=2, start_within_s=3)
+    assert time.monotonic() - started < 15
+    assert str(caught.value) == (
+        "host(s) x0, x1: not placed within 3 s, each asking for 1 GPU; "
+        "free resources, use fewer hosts or give more time."
+    )
+
+
+def test_vectors_do_not_pass_through_the_caller(runtime: OnRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 3.5: what the caller sends and reads stays small, whatever the size of the vectors."""
+    sent: list[Any] = []
+    read: list[Any] = []
+    submit, get = OnRay._submit, ray.get
+
+    def counting_submit(self: OnRay, host: str, calls: list[Call], until: float) -> Any:
+        sent.extend(calls)
+        return submit(self, host, calls, until)
+
+    def counting_get(*args: Any, **options: Any) -> Any:
+        value = get(*args, **options)
+        read.append(value)
+        return value
+
+    monkeypatch.setattr(OnRay, "_submit", counting_submit)
+    monkeypatch.setattr(ray, "get", counting_get)
+    calls = [Call(node=f"p{index}", request=Begin(seed=index)) for index in range(3)]
+    made = runtime.ask(calls, enough=3, until=_until(runtime))
+    states = [answer.reply.state for answer in made if isinstance(answer.reply, Begun)]
+    assert len(states) == 3
+    seen = runtime.ask(
+        [Call(node=f"q{index}", request=Evaluate(round=1, state=states[(index + 1) % 3])) for index in range(3)],
+        enough=3,
+        until=_until(runtime),
+    )
+    assert [answer.reply for answer in seen] == [Evaluated(accuracy=float(v), loss=float(v)) for v in (1, 2, 0)]
+    traffic = sum(len(ray.cloudpickle.dumps(call)) for call in sent) + sum(len(pickle.dumps(value)) for value in read)
+    assert traffic < 6 * 2_000, f"the caller handled {traffic} bytes for six calls"
+    assert 20 * traffic / 6 < VECTOR_BYTES
+
+
+def test_a_killed_host_is_known_at_once_and_is_whole_again_after_settling(runtime: OnRay) -> None:
+    pid = _kill(runtime, "h1")
+    began = runtime.now()
+    answers = runtime.ask([probe("p1", 1), probe("p2", 2)], enough=2, until=_until(runtime))
+    assert answers[0].reply == Failed(reason="crashed", definite=True)
+    assert isinstance(answers[1].reply, Observed)
+    assert runtime.now() - began < 10
+    runtime.settle(within_s=60)
+    assert runtime.pid_of("h1") not in (None, pid)
+    again = runtime.ask([probe("p1", 3)], enough=1, until=_until(runtime))
+    assert again[0].reply == Observed(scores=(1.0, 3)), "a restarted host has fresh nodes"
+
+
+def test_a_host_that_was_killed_without_being_asked_is_restarted_by_settling(runtime: OnRay) -> None:
+    pid = _kill(runtime, "h2")
+    runtime.settle(within_s=60)
+    assert runtime.pid_of("h2") not in (None, pid)
+    assert isinstance(runtime.ask([probe("p2", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
+
+
+def test_a_host_meant_to_stay_down_is_not_restarted(runtime: OnRay) -> None:
+    _kill(runtime, "h2")
+    runtime.settle(within_s=60, down=("h2",))
+    answers = runtime.ask([probe("p2", 1)], enough=1, until=_until(runtime))
+    assert answers[0].reply == Failed(reason="crashed", definite=True)
+    runtime.settle(within_s=60)
+
+
+def test_what_a_dead_host_returned_stays_readable(runtime: OnRay) -> None:
+    made = runtime.ask([Call(node="p0", request=Begin(seed=5))], enough=1, until=_until(runtime))[0].reply
+    assert isinstance(made, Begun)
+    _kill(runtime, "h0")
+    seen = runtime.ask([Call(node="p1", request=Evaluate(round=1, state=made.state))], enough=1, until=_until(runtime))
+    assert seen[0].reply == Evaluated(accuracy=5.0, loss=5.0)
+    assert bool((runtime.fetch(made.state[0]) == torch.tensor(5, dtype=torch.uint8)).all())
+    runtime.settle(within_s=60)
+
+
+def test_a_payload_of_a_host_that_died_making_it_is_reported_lost_by_key(runtime: OnRay) -> None:
+    """A reference whose maker died before it returned: only the call that needs it fails, and says which."""
+    first = runtime.ask([Call(node="p1", request=Begin(seed=9))], enough=1, until=_until(runtime))[0].reply
+    assert isinstance(first, Begun)
+    pid = runtime.pid_of("h0")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    runtime.ask([Call(node="p0", request=Begin(seed=3))], enough=1, until=_until(runtime, 0.3))
+    (message,) = [m for m in runtime._flying if m.host == "h0"]
+    os.kill(pid, signal.SIGKILL)
+    gone = dataclasses.replace(first.state[0], key="vector/3/0", ref=message.vectors[0])
+    calls = [Call(node="p2", request=Evaluate(round=1, state=state)) for state in ((gone,), first.state)]
+    answers = runtime.ask(calls, enough=2, until=_until(runtime))
+    assert answers[0].reply == Failed(reason="payload lost", definite=True, lost=("vector/3/0",))
+    assert answers[1].reply == Evaluated(accuracy=9.0, loss=9.0)
+    runtime.settle(within_s=60)
+
+
+def test_a_stopped_host_is_late_and_goes_on_where_it_stopped(runtime: OnRay) -> None:
+    pid = runtime.pid_of("h1")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    late = runtime.ask([probe("q1", 1)], enough=1, until=_until(runtime, 0.5))
+    assert late[0].reply == Failed(reason="late", definite=False)
+    os.kill(pid, signal.SIGCONT)
+    assert isinstance(runtime.ask([probe("q1", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
+
+
+def test_closing_ends_the_hosts_and_leaves_the_callers_ray_alone(runtime: OnRay) -> None:
+    """Clause 0.12: this second runtime uses the session that the first one started."""
+    second = OnRay({"z0": (ProbeSpec(name="z"),)})
+    pid = second.pid_of("z0")
+    assert pid is not None
+    second.close()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the host outlives its runtime"
+        time.sleep(0.05)
+    assert ray.is_initialized()
+    assert isinstance(runtime.ask([probe("p0", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
+
+
+def test_a_bug_in_a_node_is_raised_and_does_not_look_like_a_fault(runtime: OnRay) -> None:
+    with pytest.raises(AssertionError, match="a probe was asked"):
+        runtime.ask([Call(node="p0", request="nonsense")], enough=1, until=_until(runtime))

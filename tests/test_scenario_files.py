@@ -1,0 +1,132 @@
+"""Scenario files: what is accepted, and that each mistake is one line that says where and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hqde_ref.errors import ScenarioError
+from simulator.scenario import Scenario, load_scenario, parse_scenario
+from simulator.streams import stream
+from simulator.targets import Fixed, FixedPercent, choose_targets, target_count
+
+GOOD = """
+apiVersion: hqde.sim/v1
+metadata: {name: small, clauses: [0.4, "4.10"]}
+seed: 1
+system: {workers: 7, hosts: 3, faulty_max: 2, round_within: 90ms}
+workload: {rounds: 3}
+faults:
+  - {action: byzantine, target: minority-third, attack: {name: ipm, epsilon: 10}, during: {rounds: [1, 2]}}
+  - {action: crash, target: h1, at: {round: 2}}
+"""
+
+
+def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
+    scenario = parse_scenario(GOOD, file="good.yaml")
+    assert scenario.system.round_within == pytest.approx(0.09)
+    assert scenario.metadata.clauses == ("0.4", "4.10")
+    assert len(scenario.aim(0)) == 2
+    assert scenario.aim(1) == ("h1",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("seed: 1", "sed: 1", "bad.yaml: sed: unknown key 'sed'; did you mean 'seed'?"),
+        ("hosts: 3", "hosts: 3, rul: x", "bad.yaml: system.rul: unknown key 'rul'; did you mean 'rule'?"),
+        (
+            "faulty_max: 2",
+            "faulty_max: 3",
+            "bad.yaml: system: faulty_max must be at least 0 and below a third of 7 members (3f < n), got 3; "
+            "lower it to 2 or add workers.",
+        ),
+        (
+            "hosts: 3",
+            "hosts: 3, branching: 1",
+            "bad.yaml: system: branching must be an integer of at least 2, got 1; "
+            "with fewer than two children a node the tree would never end.",
+        ),
+        ("hosts: 3", "hosts: 8", "bad.yaml: system: hosts: wanted at most one a worker (7), got 8"),
+        ("workers: 7", "workers: 0", "bad.yaml: system.workers: wanted greater than or equal to 1, got 0"),
+        ("workers: 7, ", "", "bad.yaml: system.workers: is required and missing"),
+        (
+            "round_within: 90ms",
+            "round_within: 90",
+            "bad.yaml: system.round_within: wanted a duration with a unit such as 90ms or 2s, got 90",
+        ),
+        ("hosts: 3", "hosts: 3, rule: geometric_medan", "geometric_median"),
+        ("name: ipm", "name: imp", "did you mean 'ipm'"),
+        ("epsilon: 10", "epsilom: 10", "option of ipm must be epsilon, got 'epsilom'"),
+        ("action: crash", "action: crsh", "bad.yaml: faults[1].action: unknown action 'crsh'; did you mean 'crash'?"),
+        ("target: h1", "target: h7", "bad.yaml: faults[1].target: there is no 'h7'"),
+        ("at: {round: 2}", "at: {round: 4}", "bad.yaml: faults[1]: round 4 is after the last round, 3"),
+        ("rounds: [1, 2]", "rounds: [2, 1]", "the last, 1, is before the first, 2"),
+        ("target: minority-third", "target: {fixed: 9}", "bad.yaml: faults[0].target: wanted 9 of only 7"),
+        ("apiVersion: hqde.sim/v1", "apiVersion: hqde.sim/v2", "bad.yaml: apiVersion: wanted 'hqde.sim/v1'"),
+        ("seed: 1", "seed: [", "bad.yaml: is not YAML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where_and_what(old: str, new: str, sentence: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(GOOD.replace(old, new), file="bad.yaml")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "3", "- a", "null"])
+def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(ScenarioError, match="wanted a mapping with apiVersion"):
+        parse_scenario(text, file="bad.yaml")
+
+
+def test_a_file_that_is_not_there_suggests_a_near_one(tmp_path: Path) -> None:
+    (tmp_path / "minority.yaml").write_text(GOOD)
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(tmp_path / "minoritty.yaml")
+    assert str(caught.value).endswith(f"there is no such file; did you mean {tmp_path / 'minority.yaml'}?")
+
+
+def test_yaml_tags_that_run_code_are_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    with pytest.raises(ScenarioError, match="is not YAML"):
+        parse_scenario(f"seed: !!python/object/apply:os.system ['touch {marker}']", file="bad.yaml")
+    assert not marker.exists()
+
+
+def test_every_shipped_scenario_is_valid_and_says_what_it_shows() -> None:
+    paths = sorted(Path("scenarios").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        scenario = load_scenario(path)
+        assert scenario.metadata.description
+        assert scenario.metadata.clauses
+
+
+def test_the_schema_describes_the_keys_as_files_spell_them() -> None:
+    schema = Scenario.model_json_schema(by_alias=True)
+    assert "apiVersion" in schema["properties"]
+    assert "fixed-percent" in schema["$defs"]["FixedPercent"]["properties"]
+
+
+@pytest.mark.parametrize("n", range(1, 40))
+def test_minority_third_is_the_largest_f_with_3f_below_n(n: int) -> None:
+    assert target_count("minority-third", population=n) == max(f for f in range(n + 1) if 3 * f < n)
+
+
+def test_targets_are_counted_and_placed_as_worded() -> None:
+    names = [f"w{index}" for index in range(10)]
+
+    def chosen(target: object, placement: str = "random") -> tuple[str, ...]:
+        return choose_targets(target, names, draw=stream(3, "x"), placement=placement)  # type: ignore[arg-type]
+
+    assert chosen("all") == tuple(names)
+    assert chosen(Fixed(fixed=3), "packed") == ("w0", "w1", "w2")
+    assert chosen(Fixed(fixed=3), "spread") == ("w0", "w3", "w6")
+    assert len(chosen(FixedPercent(**{"fixed-percent": 25}))) == 2
+    assert chosen(("w4", "w2")) == ("w2", "w4")
+    assert len(chosen("majority")) == 6
+    assert len(chosen("minority")) == 4
+    assert chosen("one") == chosen("one"), "the same stream gives the same target"
