@@ -29,7 +29,7 @@ from hqde_ref.core.kernels.gram_blocks import (
 )
 from hqde_ref.core.kernels.means import blend_rows
 from hqde_ref.core.kernels.rows import content_classes, require_finite, wide_dtype
-from hqde_ref.errors import LayoutError, NotFinite
+from hqde_ref.errors import NotFinite
 
 __all__ = [
     "Gram",
@@ -38,7 +38,6 @@ __all__ = [
     "combine_rows",
     "content_gram",
     "distances",
-    "gram_of_products",
 ]
 
 _COLUMNS = 64
@@ -148,31 +147,6 @@ def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequen
         products = products_around(rows, centre, exponents)
     error = 2e-7 if work_dtype(rows) == torch.float32 else 1e-15
     return _take_apart(products, exponents, weights, centre=centre, error=error, by_origin=by_origin)
-
-
-def gram_of_products(products: Tensor, *, weights: Sequence[float] | None = None) -> Gram:
-    """Return the Gram matrix of float64 inner products <x_i - m, x_j - m>, (n, n), around any common point m.
-
-    Shards of the coordinates may each take a point of their own; their products add up. Rules solved on the result
-    give coefficients of the rows; ``combine_rows`` cannot be used, since no row is the centre.
-
-    Raises:
-        LayoutError: the products are not a square float64 matrix.
-        NotFinite: a product is not finite.
-    """
-    if products.dim() != 2 or products.shape[0] != products.shape[1] or products.dtype != torch.float64:
-        raise LayoutError(
-            what="inner products",
-            wanted="a square float64 matrix",
-            do="add up the shards' products",
-            got=f"{tuple(products.shape)} {products.dtype}",
-        )
-    bad = (~torch.isfinite(products)).any(dim=1).nonzero().flatten().tolist()
-    if bad:
-        raise NotFinite(rule="inner products", rows=tuple(bad))
-    masses = [1.0] * len(products) if weights is None else weights
-    even = (products + products.T) / 2.0
-    return _take_apart(even, (0,) * len(products), masses, centre=None, error=1e-15, by_origin=False)
 
 
 def _take_apart(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_krum, certify_ranks
 from hqde_ref.core.kernels.rows import Updates, as_rows
-from hqde_ref.core.rules import bounds, coefficients
+from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
 from hqde_ref.core.rules.clipping import clipped_trimmed_mean
@@ -143,7 +143,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
         certify=certify_geometric_median,
         source="Minsker 2015 (arXiv:1308.1334); clause 4.7",
-        weigh=coefficients.weigh_geometric_median,
         description="Point with the least sum of distances to all contributions, certified.",
     ),
     Rule(
@@ -155,7 +154,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
         certify=_certify_filtered,
         source="HQDE section 4 as clauses 4.3 and 4.4 read it",
-        weigh=coefficients.weigh_filtered_geometric_median,
         description="Geometric median after at most f contributions far out were rejected: HQDE's own rule, provable.",
     ),
     Rule(
@@ -167,7 +165,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
         certify=certify_krum,
         source="Blanchard et al. 2017 (arXiv:1703.02757)",
-        weigh=coefficients.weigh_krum,
         description="The contribution with the least sum of squared distances to its n - f - 2 nearest others.",
     ),
     Rule(
@@ -179,7 +176,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Blanchard et al. 2017 (arXiv:1703.02757); Bareilles et al. 2026 (arXiv:2602.03899)",
-        weigh=coefficients.weigh_multi_krum,
         description="Mean of the n - f contributions with the lowest Krum scores.",
     ),
     Rule(
@@ -191,7 +187,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="El Mhamdi et al. 2018 (arXiv:1802.07927); Farhadkhani et al. 2022 (arXiv:2205.12173)",
-        weigh=coefficients.weigh_minimum_diameter,
         description="Mean of the n - f contributions of least diameter, found exactly.",
     ),
     Rule(
@@ -203,7 +198,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (SMEA)",
-        weigh=coefficients.weigh_smallest_spread,
         description="Mean of the n - f contributions whose covariance has the smallest largest eigenvalue.",
     ),
     Rule(
@@ -215,7 +209,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN,
         certify=None,
         source="Allouah et al. 2025 (CAF); no constant proven here",
-        weigh=coefficients.weigh_covariance_filter,
         description="Weighted mean whose weights shrink along the widest direction until n - 2f is left.",
     ),
     Rule(
@@ -260,7 +253,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (arXiv:2302.01772)",
-        weigh=coefficients.weigh_mixed_geometric_median,
         description="Geometric median after nearest-neighbour mixing, solved in coefficient space.",
     ),
     Rule(
@@ -272,7 +264,6 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (arXiv:2302.01772)",
-        weigh=coefficients.weigh_mixed_krum,
         description="Krum after nearest-neighbour mixing, scored in coefficient space.",
     ),
     Rule(

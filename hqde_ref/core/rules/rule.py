@@ -49,9 +49,6 @@ class Rule:
     symmetries: a subset of ``SYMMETRIES``.
     family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them; "mean"
         composes up a tree.
-    weigh: (products (n, n) float64, *, faulty_max) -> n weights of sum 1, for gram rules that are a weighted mean of
-        the rows and can so be sharded (``coefficients``), or None.
-    certify: (updates, output, *, faulty_max) -> certificate of anybody's output, or None.
     """
 
     name: str
@@ -63,4 +60,3 @@ class Rule:
     source: str
     certify: Callable[..., Certificate] | None
     description: str
-    weigh: Callable[..., tuple[float, ...]] | None = None
