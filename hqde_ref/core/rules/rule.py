@@ -49,6 +49,7 @@ class Rule:
     symmetries: a subset of ``SYMMETRIES``.
     family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them; "mean"
         composes up a tree.
+    certify: (updates, output, *, faulty_max) -> certificate of anybody's output, or None.
     """
 
     name: str
