@@ -1,6 +1,7 @@
 """What a scenario file may say, field by field.
 
-Reading one, with errors in one line, is ``simulator.scenario_reading``. The JSON Schema is ``Scenario.model_json_schema()`` (``hqde-sim schema``). Durations are strings with a unit (``90ms``).
+Reading one, with errors in one line, is ``simulator.scenario_reading``. The JSON Schema is
+``Scenario.model_json_schema()`` (``hqde-sim schema``). Durations are strings with a unit (``90ms``).
 """
 
 from __future__ import annotations
