@@ -26,7 +26,7 @@ every_mean = pytest.mark.parametrize("way", MEAN_WAYS, ids=str)
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: faulted_for(way, bad_at_least=0))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: faulted_for(way, bad_at_least=0))
 def test_inputs_keep_their_bits(implementation: Subject, way: Way, case: Faulted) -> None:
     """A call leaves every contribution as it was, bit for bit; rejected ones too.
 
@@ -46,7 +46,7 @@ def test_inputs_keep_their_bits(implementation: Subject, way: Way, case: Faulted
 @every_way
 @law(
     needs=(Aggregate,),
-    thrift=5,
+    thrift=8,
     case=lambda way: rounds_for(way, dtypes=FLOATS),
 )
 def test_result_has_the_declared_layout(implementation: Subject, way: Way, case: Round) -> None:
@@ -59,7 +59,7 @@ def test_result_has_the_declared_layout(implementation: Subject, way: Way, case:
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: rounds_for(way), data=st.data())
+@law(needs=(Aggregate,), thrift=8, case=lambda way: rounds_for(way), data=st.data())
 def test_order_of_listing_leaves_no_trace(implementation: Subject, way: Way, case: Round, data: st.DataObject) -> None:
     """Listing the contributions, and each one's entries, in another order gives the same bits.
 
@@ -76,7 +76,7 @@ def test_order_of_listing_leaves_no_trace(implementation: Subject, way: Way, cas
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, first=lambda way: rounds_for(way), second=lambda way: rounds_for(way))
+@law(needs=(Aggregate,), thrift=8, first=lambda way: rounds_for(way), second=lambda way: rounds_for(way))
 def test_no_state_leaks_into_the_next_round(implementation: Subject, way: Way, first: Round, second: Round) -> None:
     """A node that has aggregated before gives what a fresh one gives.
 
@@ -103,7 +103,7 @@ def _surroundings() -> dict[str, Any]:
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: rounds_for(way))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: rounds_for(way))
 def test_surroundings_are_left_alone(implementation: Subject, way: Way, case: Round) -> None:
     """Random states, torch's settings and threads of the caller are afterwards what they were.
 
@@ -122,7 +122,7 @@ def test_surroundings_are_left_alone(implementation: Subject, way: Way, case: Ro
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: rounds_for(way, dtypes=(*FLOATS, "int64")))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: rounds_for(way, dtypes=(*FLOATS, "int64")))
 def test_equal_contributions_give_that_contribution(implementation: Subject, way: Way, case: Round) -> None:
     """When all send the same, that is the result; a mean may miss it by its rounding only.
 
@@ -148,7 +148,7 @@ def test_equal_contributions_give_that_contribution(implementation: Subject, way
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: rounds_for(way, dtypes=INTEGERS))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: rounds_for(way, dtypes=INTEGERS))
 def test_integer_entries_become_their_lower_median(implementation: Subject, way: Way, case: Round) -> None:
     """Counters and flags keep their type; each value is the least with half of the contributions at or below it.
 
@@ -226,7 +226,7 @@ def test_a_tree_that_never_ends_is_refused(implementation: Subject, branching: i
     require_refusal(implementation, request, why=f"b = {branching}")
 
 
-@law(needs=(PlanTree,), workers=st.integers(1, 60), branching=st.one_of(_BRANCHINGS, _MISTYPED))
+@law(needs=(PlanTree,), workers=st.integers(2, 60), branching=st.one_of(_BRANCHINGS, _MISTYPED))
 def test_a_plan_that_never_ends_is_refused(implementation: Subject, workers: int, branching: int) -> None:
     """Planning with b < 2, or with something that is no integer, is refused at once.
 

@@ -31,7 +31,7 @@ every_robust_way = pytest.mark.parametrize("way", ROBUST_WAYS, ids=str)
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True))
 def test_error_stays_within_the_proven_bound(implementation: Subject, way: Way, case: Lied) -> None:
     """The result is at most sqrt(kappa) sigma from the mean of the honest, whatever f liars send.
 
@@ -66,7 +66,7 @@ def test_median_stays_within_the_honest_radius(implementation: Subject, case: Li
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True, equal_honest=True))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True, equal_honest=True))
 def test_equal_honest_contributions_are_the_result(implementation: Subject, way: Way, case: Lied) -> None:
     """If all honest send the same, that is the result to the bit, whatever f liars send.
 
@@ -193,7 +193,7 @@ turning = pytest.mark.parametrize("way", [way for way in _untied if ROBUST[way.r
 @moving
 @law(
     needs=(Aggregate,),
-    thrift=3,
+    thrift=4,
     rows=lambda way: _in_general_position(way),
     shift=st.integers(-40, 40),
     exponent=st.integers(-12, 12),
@@ -212,7 +212,7 @@ def test_moving_and_stretching_all_moves_and_stretches_the_result(
 
 
 @turning
-@law(needs=(Aggregate,), thrift=3, rows=lambda way: _in_general_position(way), seed=st.integers(0, 2**16))
+@law(needs=(Aggregate,), thrift=4, rows=lambda way: _in_general_position(way), seed=st.integers(0, 2**16))
 def test_turning_all_turns_the_result(implementation: Subject, way: Way, rows: Rows, seed: int) -> None:
     """Rotating all contributions rotates the result, for rules that look at distances only.
 
