@@ -34,9 +34,10 @@ __all__ = ["Damage", "Fleet", "FragileSpec", "Reset", "Struck", "content_of", "p
 
 @message
 class Damage:
-    """Flip a byte of the copy of this key, if there is one."""
+    """Flip a bit in each byte of the copy of this key, if there is one; ``unseen``: so that its digest fits again."""
 
     key: str
+    unseen: bool = False
 
 
 @message
@@ -62,10 +63,11 @@ class Fragile(Store):
 
     def perform(self, request: Request, /) -> Reply:
         match request:
-            case Damage(key=key):
+            case Damage(key=key, unseen=unseen):
                 held = self._held.get(key)
                 if held is not None and held.content is not None:
                     held.content = torch.bitwise_xor(held.content, torch.tensor(1, dtype=torch.uint8))
+                    held.digest = digest(held.content) if unseen else held.digest
             case Reset(epoch=epoch):
                 self._epoch, self._held, self._rejoined = epoch, {}, {}
             case _:

@@ -12,10 +12,9 @@ from hqde_ref.messages import (
     Acknowledged,
     Joined,
 )
-from hqde_ref.rounds.rejoining import rejoin
 from hqde_ref.rounds.storing import Writer
-from simulator.streams import stream
 from tests import planted_store, store_cases
+from tests.store_fire import under_fire
 from tests.stores import Damage, Fleet, read_text, write_text
 
 # ------------------------------------------------------------------------------------------------ every small case
@@ -55,52 +54,15 @@ def test_the_small_cases_catch_a_planted_bug(
 # ------------------------------------------------------------------------------------------------ under fire
 
 
-def _under_fire(writes: int, *, kill_every: int, seed: int) -> tuple[int, list[str]]:
-    """(acknowledged, what was wrong): a store is killed every so often and brought back; in the end all is read."""
-    fleet, writer, draw = Fleet(5), Writer("w"), stream(seed, "store under fire")
-    newest: dict[str, str] = {}
-    problems: list[str] = []
-    acknowledged = 0
-    down: str | None = None
-
-    def check(key: str) -> None:
-        found = read_text(fleet.world, fleet.plan, key)
-        if found != newest[key]:
-            problems.append(f"{key} is {found}, wanted {newest[key]!r}")
-
-    for number in range(1, writes + 1):
-        key = f"k{draw.randrange(97)}"
-        outcome = write_text(fleet.world, fleet.plan, writer, key, str(number))
-        if isinstance(outcome, Acknowledged):
-            acknowledged += 1
-            newest[key] = str(number)
-        else:
-            problems.append(f"write {number}: {outcome.reason}")
-        if number % 10 == 0:
-            check(draw.choice(sorted(newest)))
-        if number % kill_every == 0:
-            down = draw.choice(fleet.plan.stores)
-            fleet.kill(down)
-        elif down is not None and number % kill_every == kill_every // 4:
-            fleet.restart(down)
-            outcome_of_rejoining = rejoin(fleet.world, fleet.plan, down, until=fleet.world.now() + 10)
-            if not isinstance(outcome_of_rejoining, Joined):
-                problems.append(str(outcome_of_rejoining))
-            down = None
-    for key in sorted(newest):
-        check(key)
-    return acknowledged, problems
-
-
 def test_ten_thousand_acknowledged_writes_with_a_store_killed_every_200() -> None:
-    assert _under_fire(10_000, kill_every=200, seed=7) == (10_000, [])
+    assert under_fire(Fleet(5), 10_000, kill_every=200, seed=7) == (10_000, [])
 
 
 def test_the_loop_under_fire_sees_a_store_that_serves_before_it_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     planted_store.serves_before_it_is_up_to_date(monkeypatch)
     joined = Joined(store="any", incarnation=1, epoch=0, keys=0, behind=())
-    monkeypatch.setattr("tests.test_store_under_fire.rejoin", lambda runtime, plan, store, until: joined)
-    assert _under_fire(1_500, kill_every=50, seed=7)[1] != []
+    monkeypatch.setattr("tests.store_fire.rejoin", lambda runtime, plan, store, until: joined)
+    assert under_fire(Fleet(5), 1_500, kill_every=50, seed=7)[1] != []
 
 
 _TEXT = st.text(max_size=4)
