@@ -25,7 +25,7 @@ every_robust_way = pytest.mark.parametrize("way", ROBUST_WAYS, ids=str)
 
 @st.composite
 def _largest_thirds(draw: st.DrawFn, way: Way) -> Lied:
-    """n = 3f + 1 members, or as many as the rule needs, of whom f lie; at 103 int(0.33 n) first falls short of 34."""
+    """n = 3f + 1 members (or what the rule needs), f of them liars; at 34 of 103 int(0.33 n) first falls short."""
     faulty_max = draw(st.sampled_from([f for f in (1, 2, 3, 5, 34) if f <= ROBUST[way.rule].faulty_most]))
     members = fewest(way, faulty_max)
     noise = np.random.default_rng(draw(st.integers(0, 2**16)))

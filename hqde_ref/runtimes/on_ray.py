@@ -49,6 +49,7 @@ __all__ = ["OnRay"]
 _LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError, faults.GetTimeoutError)
 _LATE = Failed(reason="late", definite=False)
 _CRASHED = Failed(reason="crashed", definite=True)
+_FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
 
 
 class _Host:
@@ -169,6 +170,7 @@ class OnRay:
         return time.monotonic()
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        until = min(until, time.monotonic() + _FOREVER_S)
         self._drop_settled(calls)
         replies: dict[int, Reply] = {}
         waiting = self._send(calls, replies, until)
