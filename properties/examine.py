@@ -143,7 +143,8 @@ def _prepare(
         try:
             case.law.inner(subject, **case.parameters, **drawn)
         except AssertionError as error:
-            record.note(str(error), subject.asked)
+            # pytest adds what it made of the assert; the sentence stands before it.
+            record.note(str(error).split("\nassert ")[0], subject.asked)
             raise
         except Enough as error:
             record.note(str(error), subject.asked) if subject.asked else None
