@@ -63,24 +63,27 @@ class Contribution:
     """What a worker sends in a round (clause 4.10: nothing it says of itself is believed).
 
     Attributes:
-        layout: fingerprint of the layout of the payload.
-        digest: xxh3-128 of the payload's bytes as the sender had them (clause 6.8).
+        payloads: the packed vector, cut into the round's shards (one in a flat round).
+        layout: fingerprint of the layout of the whole vector.
+        digests: xxh3-128 of each payload's bytes as the sender had them (clause 6.8).
         mass: the weight it asks for under a weighted mean.
         samples: how many examples it trained on in this round.
         loss: mean loss of its last step; None when it took none (E2) or the loss was not finite (E3).
         efficiency: clause 1.5, in [0.1, 1].
+        accuracy: on the rows it trained on, in [0, 1]; None when it has none.
     """
 
     round: int
     worker: str
     incarnation: int
-    payload: Payload
+    payloads: tuple[Payload, ...]
     layout: str
-    digest: str
+    digests: tuple[str, ...]
     mass: float
     samples: int
     loss: float | None
     efficiency: float
+    accuracy: float | None = None
 
 
 @message
@@ -108,7 +111,11 @@ class Policy:
 
     Attributes:
         rule: a name in ``hqde_ref.core.rules.RULES``.
-        topology: ``"flat"`` (one aggregator) or ``"tree"`` (means only: clause 3.7).
+        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7), ``"mapreduce"`` (means, parameters
+            dealt to reducers: clause 2.1) or ``"sharded"`` (coordinates cut over reducers; clause 3.8).
+        weighting: of means: ``"mass"`` (what a contribution asks for) or ``"accuracy_softmax"`` (clause 2.2).
+        shards: into how many pieces vectors are cut; 1 unless sharded.
+        mappers, reducers: of a mapreduce round.
         faulty_max: f, with 3f < n (clause 4.1).
         branching: b of the aggregation tree.
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
@@ -118,6 +125,10 @@ class Policy:
 
     rule: str = "geometric_median"
     topology: str = "flat"
+    weighting: str = "mass"
+    shards: int = 1
+    mappers: int = 4
+    reducers: int = 2
     faulty_max: int = 0
     branching: int = 3
     outlier_factor: float | None = 3.0
@@ -145,16 +156,27 @@ class Evidence:
 
 @message
 class Accepted:
-    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4)."""
+    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4).
+
+    Attributes:
+        scores: distances from the robust centre, by member; empty where nobody is rejected for distance.
+        limit: the distance that was allowed, likewise; 0 where there are no scores.
+    """
 
     round: int
-    payload: Payload
-    digest: str
+    payloads: tuple[Payload, ...]
+    digests: tuple[str, ...]
     used: tuple[str, ...]
     rejected: Mapping[str, str]
     missing: Mapping[str, str]
     scores: Mapping[str, float]
+    limit: float
     evidence: Evidence
+
+    @property
+    def digest(self) -> str:
+        """One text for all shards, to compare results by."""
+        return "+".join(self.digests)
 
 
 @message
@@ -175,32 +197,36 @@ Verdict: TypeAlias = Accepted | Refused
 
 @message
 class Begin:
-    """Ask a trusted node for the first state: freshly initialised weights."""
+    """Ask a trusted node for the first state: freshly initialised weights, cut into shards."""
 
     seed: int
+    shards: int = 1
 
 
 @message
 class Adopt:
-    """Give a worker the published state (clause 1.6)."""
+    """Give a worker the published state, shard by shard (clause 1.6)."""
 
     round: int
-    state: Payload
-    digest: str
+    state: tuple[Payload, ...]
+    digests: tuple[str, ...]
 
 
 @message
 class Train:
-    """Train from the published state ``base`` on rows [start, stop) of the training data, modulo its length.
+    """Train from the published state on rows [start, stop) of the training data, modulo its length.
 
-    A worker that does not hold that state answers ``Failed(UNKNOWN)`` (clauses 1.3, 1.4, 1.6).
+    Attributes:
+        base: digests of that state; a worker that does not hold it answers ``Failed(UNKNOWN)`` (clauses 1.4, 1.6).
+        shards: into how many pieces to cut the contribution.
     """
 
     round: int
-    base: str
+    base: tuple[str, ...]
     start: int
     stop: int
     steps: int
+    shards: int = 1
 
 
 @message
@@ -215,10 +241,16 @@ class Claim:
 
 @message
 class Screen:
-    """Look at these contributions: layout, digest, finiteness, magnitude (clauses 0.5, 0.6, 6.8)."""
+    """Look at these contributions, or shards of them: layout, digest, finiteness, magnitude (clauses 0.5, 0.6, 6.8).
+
+    Attributes:
+        layout: of the shard at hand.
+        declared: fingerprint of the layout of the whole vector, which each sender must have had.
+    """
 
     round: int
     layout: Layout
+    declared: str
     claims: tuple[Claim, ...]
 
 
@@ -245,8 +277,56 @@ class Combine:
 
 
 @message
+class Map:
+    """Emit one pair (name, tensor) a parameter of every item, packed by the reducer that owns the name (clause 2.1).
+
+    Attributes:
+        items: packed contributions of ``workers``.
+        parts: layouts of the reducers' parameters.
+    """
+
+    round: int
+    layout: Layout
+    items: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    parts: tuple[Layout, ...]
+
+
+@message
+class Reduce:
+    """The exact weighted mean of one reducer's parameters, from the mappers' arenas (clause 2.2).
+
+    Attributes:
+        arenas: stacked rows; ``workers`` names the rows of all arenas in order, ``masses`` are theirs.
+        grid: one exponent a float block of this part.
+    """
+
+    round: int
+    layout: Layout
+    arenas: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    masses: tuple[float, ...]
+    grid: tuple[int, ...]
+
+
+@message
+class Assemble:
+    """Join the reducers' parameters to one vector of the whole layout."""
+
+    round: int
+    layout: Layout
+    parts: tuple[Payload, ...]
+    layouts: tuple[Layout, ...]
+
+
+@message
 class Resolve:
-    """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4)."""
+    """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4).
+
+    Attributes:
+        faulty_max: how many of the rows may hold anything.
+        dropped: how many contributions were rejected as outliers before: the bound counts them.
+    """
 
     round: int
     layout: Layout
@@ -256,6 +336,59 @@ class Resolve:
     faulty_max: int
     rejections_max: int
     outlier_factor: float | None
+    dropped: int = 0
+
+
+@message
+class PartialGram:
+    """Inner products of the rows within one shard, around their coordinate-wise lower median (clause 3.8)."""
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+
+
+@message
+class AddGrams:
+    """Add up partial Gram matrices of n rows, so that no node receives more than b of them."""
+
+    round: int
+    parts: tuple[Payload, ...]
+
+
+@message
+class Weigh:
+    """From the whole Gram matrix: who is kept, and how every shard is to be combined (clause 3.8).
+
+    Attributes:
+        contents: one text a row; equal texts mean equal rows.
+        rule: the others are as in ``Resolve``; None only rejects outliers and gives no multipliers.
+    """
+
+    round: int
+    gram: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    contents: tuple[str, ...]
+    rule: str | None
+    faulty_max: int
+    rejections_max: int
+    outlier_factor: float | None
+
+
+@message
+class Blend:
+    """Combine the rows of one shard around their lower median; integer entries by the lower median of those kept.
+
+    Attributes:
+        multipliers: one a row.
+        kept: indices of the rows that were not rejected.
+    """
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+    multipliers: tuple[float, ...]
+    kept: tuple[int, ...]
 
 
 @message
@@ -263,7 +396,7 @@ class Evaluate:
     """Measure a state on held-out data, at a trusted node."""
 
     round: int
-    state: Payload
+    state: tuple[Payload, ...]
 
 
 @message
@@ -281,8 +414,8 @@ class Forge:
     worker: str
     attack: str
     options: Mapping[str, float]
-    known: tuple[Payload, ...]
-    base: Payload
+    known: tuple[tuple[Payload, ...], ...]
+    base: tuple[Payload, ...]
     layout: Layout
     seed: int
     template: Contribution | None
@@ -294,8 +427,8 @@ class Measure:
 
     round: int
     layout: Layout
-    honest: tuple[Payload, ...]
-    result: Payload
+    honest: tuple[tuple[Payload, ...], ...]
+    result: tuple[Payload, ...]
 
 
 # ------------------------------------------------------------------------------------------------ replies inside
@@ -305,8 +438,8 @@ class Measure:
 class Begun:
     """The first state and its layout."""
 
-    state: Payload
-    digest: str
+    state: tuple[Payload, ...]
+    digests: tuple[str, ...]
     layout: Layout
 
 
@@ -345,6 +478,41 @@ class Resolved:
     scores: Mapping[str, float]
     limit: float
     evidence: Evidence
+
+
+@message
+class Mapped:
+    """A mapper's pairs, one arena a reducer; ``workers`` are the rows of each, ``pairs`` how many were emitted."""
+
+    arenas: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    pairs: int
+
+
+@message
+class GramPart:
+    """A partial Gram matrix, (n, n) float64 as bytes."""
+
+    payload: Payload
+
+
+@message
+class Weighed:
+    """Who is kept and how to combine; see ``Resolved``."""
+
+    kept: tuple[str, ...]
+    multipliers: tuple[float, ...]
+    scores: Mapping[str, float]
+    limit: float
+    evidence: Evidence
+
+
+@message
+class Blended:
+    """One part of the result, or all of it."""
+
+    payload: Payload
+    digest: str
 
 
 @message
@@ -903,4 +1071,14 @@ def replace_payloads(value: Any, change: Callable[[Payload], Payload]) -> Any:
 
 def payloads_in_reply(request: Request) -> int:
     """How many payloads the reply to this request carries (a host declares them before it runs)."""
-    return 1 if isinstance(request, Begin | Train | Combine | Resolve | Forge | Get) else 0
+    match request:
+        case Train(shards=shards) | Begin(shards=shards):
+            return shards
+        case Forge(base=base):
+            return len(base)
+        case Map(parts=parts):
+            return len(parts)
+        case Reduce() | Assemble() | Combine() | Resolve() | PartialGram() | AddGrams() | Blend() | Get():
+            return 1
+        case _:
+            return 0

@@ -13,16 +13,21 @@ from torch import Tensor
 from hqde_ref.messages import (
     Adopt,
     Answer,
+    Blend,
     Call,
     Combine,
     Contribution,
     Forge,
     Layout,
+    Map,
+    PartialGram,
     Payload,
+    Reduce,
     Resolve,
     Runtime,
     Screen,
     Train,
+    Weigh,
     message,
 )
 from simulator.streams import seed_of
@@ -44,7 +49,14 @@ class Adversary:
     """A runtime in which some members lie. ``told`` collects what became of it."""
 
     def __init__(
-        self, inner: Runtime, *, lies: Mapping[str, Lie], base: Payload, layout: Layout, round_number: int, seed: int
+        self,
+        inner: Runtime,
+        *,
+        lies: Mapping[str, Lie],
+        base: tuple[Payload, ...],
+        layout: Layout,
+        round_number: int,
+        seed: int,
     ) -> None:
         self._inner = inner
         self._lies = lies
@@ -74,7 +86,7 @@ class Adversary:
         return self._replace(answers, until) if lying else answers
 
     def _replace(self, answers: tuple[Answer, ...], until: float) -> tuple[Answer, ...]:
-        known = tuple(self.honest[member].payload for member in sorted(self.honest))
+        known = tuple(self.honest[member].payloads for member in sorted(self.honest))
         victims = [a for a in answers if a.node in self._lies and isinstance(a.reply, Contribution)]
         if not victims or not known:
             return answers
@@ -84,7 +96,7 @@ class Adversary:
         self.forged |= {member: reply for member, reply in forged.items() if isinstance(reply, Contribution)}
         return tuple(Answer(node=a.node, reply=forged.get(a.node, a.reply)) for a in answers)
 
-    def _forge(self, member: str, template: Contribution, known: tuple[Payload, ...]) -> Forge:
+    def _forge(self, member: str, template: Contribution, known: tuple[tuple[Payload, ...], ...]) -> Forge:
         lie = self._lies[member]
         return Forge(
             round=self._round,
@@ -107,7 +119,7 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Resolve():
+            case Combine() | Resolve() | Map() | Reduce() | PartialGram() | Weigh() | Blend():
                 return "combine"
             case Adopt(round=number) if number == round_number:
                 return "publish"

@@ -1,16 +1,18 @@
 """The harness's own nodes: an attacker that forges, and an observer that knows who was honest and measures.
 
-They judge the reference and so borrow nothing from its core's arithmetic; packing is only how a vector is read.
+They read vectors through the reference's packing and compute on their own, in float64: a judge borrows no arithmetic.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
-import xxhash
 from torch import Tensor
 
+from hqde_ref.core.packing import digest, merge_rows, row_dtype, split_rows
+from hqde_ref.core.sharding import cut, join
 from hqde_ref.messages import (
     Contribution,
     Failed,
@@ -25,49 +27,15 @@ from hqde_ref.messages import (
 )
 from simulator.attacks import Knowledge, forge
 
-__all__ = ["Attacker", "AttackerSpec", "Observer", "ObserverSpec", "bytes_to_floats"]
+__all__ = ["BIT_FLIP", "Attacker", "AttackerSpec", "Observer", "ObserverSpec"]
 
 BIT_FLIP = "bit_flip"  # damage on the way, not a lie: the digest stays the sender's
-_SIZES = {
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "int32": 4,
-}
 
 
-def _float_ranges(layout: Layout) -> list[tuple[int, int, torch.dtype]]:
-    """Byte ranges of the floating entries: each entry starts at a multiple of eight."""
-    ranges, at = [], 0
-    for entry in layout.entries:
-        count = 1
-        for size in entry.shape:
-            count *= size
-        stop = at + count * _SIZES.get(entry.dtype, 8)
-        if "float" in entry.dtype:
-            ranges.append((at, stop, getattr(torch, entry.dtype)))
-        at = -(-stop // 8) * 8
-    return ranges
-
-
-def bytes_to_floats(packed: Tensor, layout: Layout) -> Tensor:
-    """All floating values of a packed vector as one float64 row."""
-    pieces = [packed[start:stop].view(kind).double() for start, stop, kind in _float_ranges(layout)]
-    return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.float64)
-
-
-def _floats_to_bytes(row: Tensor, like: Tensor, layout: Layout) -> Tensor:
-    packed, at = like.clone(), 0
-    for start, stop, kind in _float_ranges(layout):
-        target = packed[start:stop].view(kind)
-        target.copy_(row[at : at + target.numel()])
-        at += target.numel()
-    return packed
+def _floats(pieces: Sequence[Payload], layout: Layout) -> Tensor:
+    """All floating values of a vector as one float64 row."""
+    row, _ = split_rows(join([piece.ref for piece in pieces], layout), layout)
+    return row.double()
 
 
 @message
@@ -93,33 +61,40 @@ class Attacker:
                 return Failed(reason=f"an attacker does not answer {type(request).__name__}", definite=True)
 
     def _damage(self, request: Forge) -> Contribution:
+        """Flip one bit in one shard."""
         assert request.template is not None, "the adversary damages what somebody sent"
-        packed = request.template.payload.ref.clone()
+        sent = request.template.payloads
+        shard = request.seed % len(sent)
+        packed = sent[shard].ref.clone()
         at = torch.randint(packed.numel(), (1,), generator=torch.Generator().manual_seed(request.seed))
         packed[at] ^= 1 << (request.seed % 8)
-        return dataclasses.replace(request.template, payload=self._payload(request, packed))
+        pieces = [packed if index == shard else piece.ref for index, piece in enumerate(sent)]
+        return dataclasses.replace(request.template, payloads=_payloads(request, pieces))
 
     def _forge(self, request: Forge) -> Contribution:
-        base = request.base.ref
+        assert request.template is not None, "a liar has a contribution to replace"
         row = forge(
             request.attack,
             request.options,
             Knowledge(
-                honest=[bytes_to_floats(payload.ref, request.layout) for payload in request.known],
-                base=bytes_to_floats(base, request.layout),
+                honest=[_floats(pieces, request.layout) for pieces in request.known],
+                base=_floats(request.base, request.layout),
                 generator=torch.Generator().manual_seed(request.seed),
             ),
         )
-        packed = _floats_to_bytes(row, base, request.layout)
-        assert request.template is not None, "a liar has a contribution to replace"
+        _, integers = split_rows(join([piece.ref for piece in request.base], request.layout), request.layout)
+        packed = merge_rows(row.to(row_dtype(request.layout)), integers, request.layout)
+        pieces = cut(packed, request.layout, len(request.base))
         return dataclasses.replace(
-            request.template,
-            payload=self._payload(request, packed),
-            digest=xxhash.xxh3_128_hexdigest(packed.numpy().data),
+            request.template, payloads=_payloads(request, pieces), digests=tuple(digest(piece) for piece in pieces)
         )
 
-    def _payload(self, request: Forge, packed: Tensor) -> Payload:
-        return Payload(key=f"forged/{request.round}/{request.worker}", ref=packed, nbytes=packed.numel())
+
+def _payloads(request: Forge, pieces: Sequence[Tensor]) -> tuple[Payload, ...]:
+    source = f"forged/{request.round}/{request.worker}"
+    return tuple(
+        Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+    )
 
 
 @message
@@ -138,8 +113,8 @@ class Observer:
     def perform(self, request: Request, /) -> Reply:
         if not isinstance(request, Measure):
             return Failed(reason=f"an observer does not answer {type(request).__name__}", definite=True)
-        honest = torch.stack([bytes_to_floats(payload.ref, request.layout) for payload in request.honest])
-        result = bytes_to_floats(request.result.ref, request.layout)
+        honest = torch.stack([_floats(pieces, request.layout) for pieces in request.honest])
+        result = _floats(request.result, request.layout)
         mean = honest.mean(dim=0)
         away = (honest - mean).norm(dim=1)
         return Measured(

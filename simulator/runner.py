@@ -82,13 +82,15 @@ class _Running:
         world.watch(self._note_span)
 
     def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
-        begun = _require(self._ask_harness("evaluator", Begin(seed=self._scenario.seed)), Begun)
-        state, digest = begun.state, begun.digest
+        begun = _require(
+            self._ask_harness("evaluator", Begin(seed=self._scenario.seed, shards=self._policy.shards)), Begun
+        )
+        state, digests = begun.state, begun.digests
         records = []
         for number in range(1, self._scenario.workload.rounds + 1):
-            record = self._round(number, state, digest, begun.layout)
+            record = self._round(number, state, digests, begun.layout)
             if isinstance(record.verdict, Accepted):
-                state, digest = record.verdict.payload, record.verdict.digest
+                state, digests = record.verdict.payloads, record.verdict.digests
             records.append(record)
             if progress is not None:
                 progress(number)
@@ -108,7 +110,7 @@ class _Running:
 
     # ---------------------------------------------------------------------------------------------- a round
 
-    def _round(self, number: int, state: Payload, digest: str, layout: Layout) -> RoundRecord:
+    def _round(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundRecord:
         began = self._since()
         self._trace.add("round began", began, round=number)
         self._begin_faults(number)
@@ -121,7 +123,7 @@ class _Running:
             seed=self._scenario.seed,
         )
         watched = Moments(adversary, round_number=number, reached=lambda stage: self._reach(number, stage))
-        verdict = training_round(watched, self._plan(number, state, digest, layout))
+        verdict = training_round(watched, self._plan(number, state, digests, layout))
         ended = self._since()
         self._note_lies(number, adversary)
         self._end_faults(number)
@@ -130,7 +132,7 @@ class _Running:
         self._note_round(record)
         return record
 
-    def _plan(self, number: int, state: Payload, digest: str, layout: Layout) -> RoundPlan:
+    def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
         work = self._scenario.workload
         return RoundPlan(
             round=number,
@@ -138,7 +140,7 @@ class _Running:
             seats=place_seats(self._scenario),
             layout=layout,
             state=state,
-            state_digest=digest,
+            state_digests=digests,
             policy=self._policy,
             batch_start=(number - 1) * work.batch,
             batch=work.batch,
@@ -153,13 +155,13 @@ class _Running:
         verdict: Verdict,
         adversary: Adversary,
         layout: Layout,
-        state: Payload,
+        state: tuple[Payload, ...],
     ) -> RoundRecord:
-        result = verdict.payload if isinstance(verdict, Accepted) else state
+        result = verdict.payloads if isinstance(verdict, Accepted) else state
         honest = tuple(member for member in sorted(adversary.honest) if member not in verdict.missing)
         measured = None
         if isinstance(verdict, Accepted) and honest:
-            rows = tuple(adversary.honest[member].payload for member in honest)
+            rows = tuple(adversary.honest[member].payloads for member in honest)
             request = Measure(round=number, layout=layout, honest=rows, result=result)
             measured = _require(self._ask_harness("observer", request), Measured)
         evaluated = _require(self._ask_harness("evaluator", Evaluate(round=number, state=result)), Evaluated)
@@ -273,8 +275,10 @@ class _Running:
                 "used": verdict.used,
                 "digest": verdict.digest,
                 "scores": dict(verdict.scores),
+                "limit": verdict.limit if verdict.scores else None,
+                "rule": verdict.evidence.rule,
+                "kappa": verdict.evidence.kappa,
             }
-            fields |= {"rule": verdict.evidence.rule, "kappa": verdict.evidence.kappa}
         else:
             fields |= {"kind": "refused", "reason": verdict.reason, "used": []}
         if record.measured is not None:

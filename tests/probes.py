@@ -70,9 +70,9 @@ class Probe:
             case Begin(seed=seed):
                 vector = torch.full((VECTOR_BYTES,), seed, dtype=torch.uint8)
                 payload = Payload(key=f"vector/{seed}/{self._incarnation}", ref=vector, nbytes=VECTOR_BYTES)
-                return Begun(state=payload, digest="", layout=Layout(entries=()))
+                return Begun(state=(payload,), digests=("",), layout=Layout(entries=()))
             case Evaluate(state=state):
-                return Evaluated(accuracy=float(state.ref[0]), loss=float(state.ref.double().mean()))
+                return Evaluated(accuracy=float(state[0].ref[0]), loss=float(state[0].ref.double().mean()))
         raise AssertionError(f"a probe was asked {request!r}")
 
 

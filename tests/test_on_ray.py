@@ -132,7 +132,7 @@ def test_what_a_dead_host_returned_stays_readable(runtime: OnRay) -> None:
     _kill(runtime, "h0")
     seen = runtime.ask([Call(node="p1", request=Evaluate(round=1, state=made.state))], enough=1, until=_until(runtime))
     assert seen[0].reply == Evaluated(accuracy=5.0, loss=5.0)
-    assert bool((runtime.fetch(made.state) == torch.tensor(5, dtype=torch.uint8)).all())
+    assert bool((runtime.fetch(made.state[0]) == torch.tensor(5, dtype=torch.uint8)).all())
     runtime.settle(within_s=60)
 
 
@@ -146,8 +146,8 @@ def test_a_payload_of_a_host_that_died_making_it_is_reported_lost_by_key(runtime
     runtime.ask([Call(node="p0", request=Begin(seed=3))], enough=1, until=_until(runtime, 0.3))
     (message,) = [m for m in runtime._flying if m.host == "h0"]
     os.kill(pid, signal.SIGKILL)
-    gone = dataclasses.replace(first.state, key="vector/3/0", ref=message.vectors[0])
-    calls = [Call(node="p2", request=Evaluate(round=1, state=state)) for state in (gone, first.state)]
+    gone = dataclasses.replace(first.state[0], key="vector/3/0", ref=message.vectors[0])
+    calls = [Call(node="p2", request=Evaluate(round=1, state=state)) for state in ((gone,), first.state)]
     answers = runtime.ask(calls, enough=2, until=_until(runtime))
     assert answers[0].reply == Failed(reason="payload lost", definite=True, lost=("vector/3/0",))
     assert answers[1].reply == Evaluated(accuracy=9.0, loss=9.0)

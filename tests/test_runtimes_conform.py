@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 import pytest
 
 from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed, Runtime
+from hqde_ref.runtimes.in_child import InChild, python_command
 from hqde_ref.runtimes.local import Local
 from hqde_ref.runtimes.on_ray import OnRay
 from simulator.runtime import SECOND, Simulated
@@ -36,9 +37,16 @@ def _on_ray() -> AbstractContextManager[Runtime]:
     return closing(OnRay(_specs()))
 
 
+def _in_child() -> AbstractContextManager[Runtime]:
+    host_of = {name: host for host, names in HOSTS.items() for name in names}
+    command = python_command("tests.probes:ProbeImplementation")
+    return closing(InChild(dict.fromkeys(HOSTS, command), host_of.__getitem__))
+
+
 SEQUENTIAL = [pytest.param(_local, id="local")]
 CONCURRENT = [
     pytest.param(_simulated, id="simulated"),
+    pytest.param(_in_child, id="in_child"),
     pytest.param(_on_ray, id="on_ray", marks=pytest.mark.xdist_group("ray")),
 ]
 
@@ -120,7 +128,7 @@ def test_a_payload_travels_from_node_to_node_and_is_the_same_bytes(runtime: Runt
         until=runtime.now() + 20,
     )
     assert [answer.reply for answer in seen] == [Evaluated(accuracy=7.0, loss=7.0)] * 2
-    vector = runtime.fetch(made.state)
+    vector = runtime.fetch(made.state[0])
     assert vector.numel() == VECTOR_BYTES
     assert bool((vector == 7).all())
 

@@ -308,7 +308,7 @@ def test_vectors_go_from_store_to_store_and_not_through_the_caller(
     assert isinstance(made, Begun)
     code = digest(torch.full((VECTOR_BYTES,), 7, dtype=torch.uint8))
     for key in ("a", "b", "c"):
-        assert isinstance(put(world, plan, Writer(key), key, made.state, code, until=world.now() + 30), Acknowledged)
+        assert isinstance(put(world, plan, Writer(key), key, made.state[0], code, until=world.now() + 30), Acknowledged)
         fleet.tell("s2", Damage(key=key))
         assert isinstance(scrub(world, plan, key, until=world.now() + 30), Value)
     fleet.kill("s1")

@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import gather, judge_budget
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
+from hqde_ref.core.mapreduce import softmax
 from hqde_ref.core.packing import float_blocks, split_rows
+from hqde_ref.core.rules import RULES
+from hqde_ref.core.sharding import join
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
     Accepted,
@@ -43,6 +47,9 @@ from simulator.runtime import Simulated
 MEMBERS = tuple(f"w{index}" for index in range(8))
 MEAN = Policy(rule="weighted_mean", topology="tree", branching=3, round_within_s=2.0)
 ROBUST = Policy(rule="geometric_median", topology="flat", faulty_max=2, round_within_s=2.0)
+SHARDED = dataclasses.replace(ROBUST, topology="sharded", shards=4)
+MAPREDUCE = dataclasses.replace(MEAN, topology="mapreduce", mappers=3, reducers=2)
+POLICIES = [pytest.param(p, id=p.topology) for p in (MEAN, ROBUST, SHARDED, MAPREDUCE)]
 
 
 def _host(index: int) -> str:
@@ -61,7 +68,8 @@ def _hosts() -> dict[str, tuple[WorkerSpec | AggregatorSpec | EvaluatorSpec, ...
 
 
 def _plan(runtime: Runtime, policy: Policy, *, number: int = 1, after: Accepted | None = None) -> RoundPlan:
-    begun = runtime.ask([Call(node="evaluator", request=Begin(seed=3))], enough=1, until=runtime.now() + 60)[0].reply
+    request = Begin(seed=3, shards=policy.shards)
+    begun = runtime.ask([Call(node="evaluator", request=request)], enough=1, until=runtime.now() + 60)[0].reply
     assert isinstance(begun, Begun)
     seats = tuple(
         Seat(aggregator=f"a{host}", beside=tuple(m for i, m in enumerate(MEMBERS) if _host(i) == f"h{host}"))
@@ -72,8 +80,8 @@ def _plan(runtime: Runtime, policy: Policy, *, number: int = 1, after: Accepted 
         members=MEMBERS,
         seats=seats,
         layout=begun.layout,
-        state=begun.state if after is None else after.payload,
-        state_digest=begun.digest if after is None else after.digest,
+        state=begun.state if after is None else after.payloads,
+        state_digests=begun.digests if after is None else after.digests,
         policy=policy,
         batch_start=0,
         batch=83,
@@ -110,14 +118,18 @@ class Watched:
 _LATE = Failed(reason="late", definite=False)
 
 
+def _row(plan: RoundPlan, pieces: Sequence[Payload]) -> Tensor:
+    return split_rows(join([piece.ref for piece in pieces], plan.layout), plan.layout)[0]
+
+
 def _flat_mean(plan: RoundPlan, contributions: dict[str, Contribution], used: Sequence[str]) -> Tensor:
-    rows = [split_rows(contributions[member].payload.ref, plan.layout)[0] for member in used]
+    rows = [_row(plan, contributions[member].payloads) for member in used]
     return exact_weighted_mean(rows, blocks=float_blocks(plan.layout))
 
 
 def _result(plan: RoundPlan, verdict: Verdict) -> Tensor:
     assert isinstance(verdict, Accepted), verdict
-    return split_rows(verdict.payload.ref, plan.layout)[0]
+    return _row(plan, verdict.payloads)
 
 
 def _accounts(verdict: Verdict) -> list[str]:
@@ -135,7 +147,7 @@ def test_a_tree_of_any_shape_gives_the_bits_of_the_flat_mean(branching: int) -> 
     assert torch.equal(_result(plan, verdict), _flat_mean(plan, runtime.contributions, MEMBERS))
 
 
-@pytest.mark.parametrize("policy", [MEAN, ROBUST], ids=["tree", "flat"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_local_and_simulated_runtimes_give_the_same_bits(policy: Policy) -> None:
     digests = []
     for runtime in (Local(_hosts()), Simulated(_hosts())):
@@ -145,7 +157,7 @@ def test_local_and_simulated_runtimes_give_the_same_bits(policy: Policy) -> None
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("policy", [MEAN, ROBUST], ids=["tree", "flat"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("stage", ["train", "screen", "combine", "publish"])
 @pytest.mark.parametrize("host", ["h0", "h3"])
 def test_a_crash_costs_the_dead_hosts_members_only_if_they_had_not_sent(policy: Policy, stage: str, host: str) -> None:
@@ -157,12 +169,12 @@ def test_a_crash_costs_the_dead_hosts_members_only_if_they_had_not_sent(policy: 
     assert _accounts(verdict) == sorted(MEMBERS)
     dead = [member for index, member in enumerate(MEMBERS) if _host(index) == host]
     assert verdict.missing == (dict.fromkeys(dead, "crashed") if stage == "train" else {})
-    if policy is MEAN:
+    if policy in (MEAN, MAPREDUCE):
         assert isinstance(verdict, Accepted)
         assert torch.equal(_result(plan, verdict), _flat_mean(plan, watched.contributions, verdict.used))
 
 
-@pytest.mark.parametrize("policy", [MEAN, ROBUST], ids=["tree", "flat"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("stage", ["screen", "combine"])
 def test_an_aggregator_that_hangs_costs_no_member_and_the_round_keeps_its_deadline(policy: Policy, stage: str) -> None:
     world = Simulated(_hosts())
@@ -173,6 +185,86 @@ def test_an_aggregator_that_hangs_costs_no_member_and_the_round_keeps_its_deadli
     assert isinstance(verdict, Accepted)
     assert verdict.used == MEMBERS
     assert world.now() <= began + policy.round_within_s
+
+
+@pytest.mark.parametrize(("mappers", "reducers"), [(1, 1), (2, 3), (4, 2), (9, 9)])
+def test_the_numbers_of_mappers_and_reducers_do_not_change_the_bits(mappers: int, reducers: int) -> None:
+    runtime = Watched(Local(_hosts()))
+    plan = _plan(runtime, dataclasses.replace(MAPREDUCE, mappers=mappers, reducers=reducers))
+    verdict = training_round(runtime, plan)
+    assert torch.equal(_result(plan, verdict), _flat_mean(plan, runtime.contributions, MEMBERS))
+
+
+def test_weighting_by_accuracy_is_the_softmax_of_what_was_said() -> None:
+    runtime = Watched(Local(_hosts()))
+    plan = _plan(runtime, dataclasses.replace(MAPREDUCE, weighting="accuracy_softmax"))
+    verdict = training_round(runtime, plan)
+    accuracies = [runtime.contributions[m].accuracy for m in MEMBERS]
+    assert all(a is not None and 0 <= a <= 1 for a in accuracies)
+    rows = [_row(plan, runtime.contributions[m].payloads) for m in MEMBERS]
+    masses = softmax([float(a or 0) for a in accuracies])
+    assert torch.equal(_result(plan, verdict), exact_weighted_mean(rows, masses, blocks=float_blocks(plan.layout)))
+
+
+def test_the_documents_example_of_softmax_has_its_true_numbers() -> None:
+    assert [round(v, 4) for v in softmax([0.92, 0.88, 0.85, 0.90])] == [0.2582, 0.2480, 0.2407, 0.2531]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "reason"),
+    [
+        (None, "accuracy: it gives none, and the weighting needs one"),
+        (1.5, "accuracy: it gives 1.5, wanted a number in [0, 1]"),
+        (float("nan"), "accuracy: it gives nan, wanted a number in [0, 1]"),
+    ],
+)
+def test_an_accuracy_that_is_none_is_rejected_when_the_weighting_needs_it(accuracy: float | None, reason: str) -> None:
+    replies = {"w0": _contribution(accuracy=accuracy), "w1": _contribution(worker="w1", accuracy=1)}
+    gathered = gather(replies, members=["w0", "w1"], round_number=2, weighting="accuracy_softmax")
+    assert gathered.rejected == {"w0": reason}
+    assert [c.worker for c in gathered.contributions] == ["w1"]
+    assert not gather(replies, members=["w0", "w1"], round_number=2).rejected
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7])
+@pytest.mark.parametrize("rule", sorted(name for name in RULES if can_shard(name)))
+def test_a_sharded_round_gives_what_the_flat_round_gives(rule: str, shards: int) -> None:
+    """Bit for bit for means and coordinate-wise rules; the others see sums of another order (clause 3.8)."""
+    faults = 0 if RULES[rule].family == "mean" else 1
+    flat = dataclasses.replace(ROBUST, rule=rule, faulty_max=faults, outlier_factor=None)
+    rows = []
+    for policy in (flat, dataclasses.replace(flat, topology="sharded", shards=shards)):
+        runtime = Watched(Local(_hosts()))
+        plan = _plan(runtime, policy)
+        rows.append(_result(plan, training_round(runtime, plan)))
+    if RULES[rule].family != "gram":
+        assert torch.equal(*rows)
+        return
+    scatter = float((rows[0] - rows[0].mean()).norm())
+    tolerance = 2e-6 if rule != "minimum_diameter_mean" else 0.2  # of subsets with equal diameters it may take another
+    assert float((rows[0] - rows[1]).norm()) <= tolerance * scatter
+
+
+def test_the_number_of_shards_does_not_change_who_is_rejected_nor_the_geometric_median() -> None:
+    digests, verdicts = [], []
+    for shards in (1, 2, 5):
+        runtime = Watched(Local(_hosts()))
+        plan = _plan(runtime, dataclasses.replace(SHARDED, shards=shards))
+        verdict = training_round(runtime, plan)
+        digests.append(_result(plan, verdict))
+        verdicts.append((verdict.rejected, verdict.missing))
+    assert torch.equal(digests[0], digests[1])
+    assert torch.equal(digests[0], digests[2])
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
+def test_a_rule_that_needs_whole_rows_is_not_sharded() -> None:
+    runtime = Local(_hosts())
+    plan = dataclasses.replace(_plan(runtime, ROBUST), policy=dataclasses.replace(SHARDED, rule="bulyan", faulty_max=1))
+    with pytest.raises(
+        ConfigurationError, match=r"rule of a sharded round must be one of .*, got 'bulyan'; use topology"
+    ):
+        training_round(runtime, plan)
 
 
 def test_a_restarted_host_is_given_the_state_and_is_whole_in_the_next_round() -> None:
@@ -224,11 +316,11 @@ def test_a_retry_of_the_same_training_does_not_train_twice() -> None:
     world = Simulated(_hosts())
     plan = _plan(world, ROBUST)
     worker = Worker("w0", load_workload("digits-mlp"), 0)
-    unknown = worker.perform(Train(round=1, base=plan.state_digest, start=0, stop=9, steps=1))
+    unknown = worker.perform(Train(round=1, base=plan.state_digests, start=0, stop=9, steps=1))
     assert isinstance(unknown, Failed)
     assert unknown.reason.startswith("unknown")
-    worker.perform(Adopt(round=0, state=plan.state, digest=plan.state_digest))
-    request = Train(round=1, base=plan.state_digest, start=0, stop=9, steps=1)
+    worker.perform(Adopt(round=0, state=plan.state, digests=plan.state_digests))
+    request = Train(round=1, base=plan.state_digests, start=0, stop=9, steps=1)
     assert worker.perform(request) is worker.perform(request)
 
 
@@ -238,7 +330,7 @@ def test_an_empty_slice_trains_nothing_and_reports_no_loss() -> None:
     training_round(runtime, plan)
     idle = runtime.contributions["w0"]
     assert (idle.samples, idle.loss) == (0, None)
-    assert torch.equal(idle.payload.ref, plan.state.ref)
+    assert torch.equal(idle.payloads[0].ref, plan.state[0].ref)
     assert runtime.contributions["w7"].samples == 3
 
 
@@ -248,9 +340,9 @@ def _contribution(**changes: object) -> Contribution:
         "round": 2,
         "worker": "w0",
         "incarnation": 0,
-        "payload": payload,
+        "payloads": (payload,),
         "layout": "",
-        "digest": "",
+        "digests": ("",),
         "mass": 1.0,
         "samples": 1,
         "loss": 0.5,
@@ -294,7 +386,7 @@ def test_a_rejected_liar_counts_once_and_an_absent_member_proves_nothing() -> No
             "lower it to 2 or add workers.",
         ),
         (Policy(rule="mean"), "rule must be"),
-        (Policy(topology="ring"), "topology must be 'flat' or 'tree', got 'ring'; choose one."),
+        (Policy(topology="ring"), "topology must be one of flat, tree, mapreduce, sharded, got 'ring'; choose one."),
         (dataclasses.replace(MEAN, branching=1), "branching must be an integer of at least 2, got 1"),
         (
             Policy(topology="tree", branching=2, faulty_max=2),

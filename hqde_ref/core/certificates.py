@@ -20,7 +20,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_finite
 from hqde_ref.errors import LayoutError
 
-__all__ = ["Certificate", "certify_geometric_median"]
+__all__ = ["Certificate", "certify_geometric_median", "certify_krum", "certify_ranks", "median_certificate"]
 
 _BLOCK_VALUES = 1 << 18
 
@@ -38,6 +38,9 @@ class Certificate:
     subgradient_norm: G, the least norm of a subgradient of the weighted sum of distances at the output (geometric
         median only); in units of weight, so that 1 is one contribution's pull.
     gap: upper bound on f(output) - min f, in units of distance times weight (geometric median only).
+    rank_interval: (a, b), 1-based: every coordinate of the output lies between the a-th and the b-th smallest value of
+        it (coordinate-wise rules only); a > f and b <= n - f prove that it is inside the honest range.
+    score_order: the rows by Krum score, lowest first (Krum only).
     radius_factor: C such that |output - z| <= C * max over honest i of |x_i - z| for every z, or None where f and G
         are too large for such a bound (geometric median only).
     """
@@ -50,6 +53,8 @@ class Certificate:
     subgradient_norm: float | None = None
     gap: float | None = None
     radius_factor: float | None = None
+    rank_interval: tuple[int, int] | None = None
+    score_order: tuple[int, ...] | None = None
 
 
 def certify_geometric_median(
@@ -76,16 +81,33 @@ def certify_geometric_median(
     rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
     pull, lean = _pull_and_lean(rows, point, pulls, rest)
     norm = max(0.0, pull - float(w[there].sum()))
-    total, heaviest = math.fsum(given), math.fsum(sorted(given)[len(given) - faulty_max :])
+    dual = _dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0)
+    return median_certificate(far, given, norm, faulty_max=faulty_max, gap=dual)
+
+
+def median_certificate(
+    far: Tensor, weights: Sequence[float], norm: float, *, faulty_max: int, gap: float = math.inf
+) -> Certificate:
+    """Return the certificate of a point whose least subgradient has norm ``norm``, given the rows' distances from it.
+
+    Args:
+        far: (n,) float64 distances.
+        weights: n positive numbers.
+        norm: in units of weight.
+        faulty_max: f.
+        gap: an upper bound on f(point) - min f, if a better one is known than norm times the reach of the optimum.
+    """
+    w = torch.tensor(weights, dtype=torch.float64)
+    total, heaviest = math.fsum(weights), math.fsum(sorted(weights)[len(weights) - faulty_max :])
     factor = _radius_factor((heaviest + norm) / (total - heaviest) if total > heaviest else 1.0)
-    gap = min(_dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0), norm * _reach(far, w))
+    gap = min(gap, norm * _reach(far, w)) if norm > 0.0 else 0.0
     return Certificate(
-        rule=rule,
-        count=len(rows),
+        rule="geometric_median",
+        count=len(weights),
         faulty_max=faulty_max,
         excess=norm / total,
-        subgradient_norm=norm,
         gap=gap,
+        subgradient_norm=norm,
         radius_factor=factor,
         because=_median_sentence(norm, gap, factor, faulty_max),
     )
@@ -174,3 +196,65 @@ def _reach(far: Tensor, w: Tensor) -> float:
     majority = 2.0 * mass - mass[-1]
     usable = majority > 1e-12 * mass[-1]
     return float((2.0 * cost[usable] / majority[usable]).min())
+
+
+def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: str, low: int, high: int) -> Certificate:
+    """Judge ``output`` by the ranks of its coordinates among the rows.
+
+    Args:
+        updates, output, faulty_max: as for ``certify_geometric_median``, whose errors it raises too.
+        rule: the rule claimed.
+        low, high: 1-based ranks that the rule's coordinates lie between; ``excess`` is measured from their values.
+    """
+    rows, point = _judged(rule, updates, output)
+    check_count(rule, count=len(rows), faulty_max=faulty_max)
+    count, excess, below, above = len(rows), 0.0, len(rows), len(rows)
+    for block in _differences(rows, point):
+        below = min(below, int((block <= 0.0).sum(dim=0).min()))
+        above = min(above, int((block >= 0.0).sum(dim=0).min()))
+        ordered = block.sort(dim=0).values
+        excess = max(excess, float(ordered[low - 1].max()), float(-ordered[high - 1].min()))
+    interval = (below, count + 1 - above)
+    inside = interval[0] > faulty_max and interval[1] <= count - faulty_max
+    place = "inside" if inside else "not proven to be inside"
+    return Certificate(
+        rule=rule,
+        count=count,
+        faulty_max=faulty_max,
+        excess=excess,
+        rank_interval=interval,
+        because=f"every coordinate lies between ranks {interval[0]} and {interval[1]} of {count}, "
+        f"{place} the honest range with {faulty_max} faulty rows",
+    )
+
+
+def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbours: int | None = None) -> Certificate:
+    """Judge ``output`` as the row with the lowest Krum score, scored afresh from float64 differences.
+
+    Args:
+        updates, output, faulty_max: as for ``certify_geometric_median``, whose errors it raises too.
+        neighbours: how many other rows a score counts; None for n - faulty_max - 2.
+    """
+    rule = "krum"
+    rows, point = _judged(rule, updates, output)
+    count = len(rows)
+    check_count(rule, count=count, faulty_max=faulty_max, needed=2 * max(faulty_max, 0) + 3)
+    counted = count - faulty_max - 2 if neighbours is None else neighbours
+    far = torch.stack([_distances(rows, row.to(torch.float64)) for row in rows])
+    scores = (far**2).sort(dim=1).values[:, 1 : counted + 1].sum(dim=1)
+    order = tuple(torch.argsort(scores, stable=True).tolist())
+    # A row's own dtype decides whether the output is that row; any other output is no row at all.
+    same = [index for index, row in enumerate(rows) if torch.equal(row.to(torch.float64), point)]
+    best = float(scores[order[0]])
+    mine = min((float(scores[index]) for index in same), default=math.inf)
+    excess = 0.0 if mine == best else (mine / best - 1.0 if best > 0.0 else math.inf)
+    rank = sorted(scores.tolist()).index(mine) + 1 if same else None
+    said = f"the output is row {same[0]}, of rank {rank} by score" if same else "the output is none of the rows"
+    return Certificate(
+        rule=rule,
+        count=count,
+        faulty_max=faulty_max,
+        excess=excess,
+        score_order=order,
+        because=f"{said} among {count} with {faulty_max} faulty rows",
+    )

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from hqde_ref.core.certificates import certify_geometric_median
 from hqde_ref.core.kernels.exact_sums import add_sums, finish_mean, leaf_sum
-from hqde_ref.core.packing import float_blocks, merge_rows, row_dtype, split_rows
+from hqde_ref.core.packing import exact_dtype, float_blocks, merge_rows, split_rows
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers
 from hqde_ref.messages import Combine, Evidence, Layout, message
 
-__all__ = ["Resolution", "combine", "lower_median", "resolve"]
+__all__ = ["Resolution", "combine", "lower_median", "resolve", "resolve_rows"]
 
 
 def combine(request: Combine, parts: Sequence[Tensor]) -> Tensor:
@@ -38,7 +38,7 @@ def combine(request: Combine, parts: Sequence[Tensor]) -> Tensor:
         integers = [part[8 * width :].view(torch.int64) for part in parts]
     if not request.root:
         return torch.cat([total.view(torch.uint8), torch.cat(integers).view(torch.uint8)])
-    mean = finish_mean(total, math.fsum(request.masses), row_dtype(layout))
+    mean = finish_mean(total, math.fsum(request.masses), exact_dtype(layout))
     table = torch.cat(integers).view(len(request.workers), -1)
     return merge_rows(mean, lower_median(table, request.masses), layout)
 
@@ -59,13 +59,54 @@ def lower_median(table: Tensor, masses: Sequence[float] | None = None) -> Tensor
 
 @message
 class Resolution:
-    """A robust rule's result, by index of the rows it was given."""
+    """A robust rule's result, by index of the rows it was given.
 
-    packed: Tensor
+    Attributes:
+        row: the float row (d,).
+        kept: indices of the rows that were not rejected as outliers, ascending.
+        scores: distance of every row from the robust centre; ``limit`` is what was allowed.
+    """
+
+    row: Tensor
     kept: tuple[int, ...]
     scores: tuple[float, ...]
     limit: float
     evidence: Evidence
+
+
+def resolve_rows(
+    rows: Sequence[Tensor],
+    *,
+    rule: str,
+    faulty_max: int,
+    rejections_max: int,
+    outlier_factor: float | None,
+    dropped: int = 0,
+) -> Resolution:
+    """Reject at most ``rejections_max`` outliers, then apply the rule to the rows that are left.
+
+    Args:
+        rows: screened float rows (d,), in an order that does not depend on their arrival.
+        faulty_max: how many of them may hold anything.
+        dropped: how many rows were rejected before; the bound counts them.
+
+    Raises:
+        TooFewContributions: when the rule's condition does not hold.
+    """
+    screening = choose_outliers(
+        rows,
+        rejections_max=0 if outlier_factor is None else rejections_max,
+        factor=outlier_factor or 1.0,
+    )
+    kept = [rows[index] for index in screening.kept]
+    result = get_rule(rule).aggregate(kept, faulty_max=faulty_max)
+    return Resolution(
+        row=result,
+        kept=screening.kept,
+        scores=screening.scores,
+        limit=screening.limit,
+        evidence=_evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=dropped + len(rows) - len(kept)),
+    )
 
 
 def resolve(
@@ -76,34 +117,20 @@ def resolve(
     faulty_max: int,
     rejections_max: int,
     outlier_factor: float | None,
-) -> Resolution:
-    """Reject at most ``rejections_max`` outliers, then apply the rule to the rows that are left.
-
-    Args:
-        parts: screened packed vectors, in an order that does not depend on their arrival.
-        faulty_max: how many of them may hold anything.
-
-    Raises:
-        TooFewContributions: when the rule's condition does not hold.
-    """
+    dropped: int = 0,
+) -> tuple[Tensor, Resolution]:
+    """``resolve_rows`` on packed vectors: the packed result, integer entries by the lower median of those kept."""
     rows, integers = zip(*(split_rows(part, layout) for part in parts), strict=True)
-    screening = choose_outliers(
+    found = resolve_rows(
         rows,
-        rejections_max=0 if outlier_factor is None else rejections_max,
-        factor=outlier_factor or 1.0,
+        rule=rule,
+        faulty_max=faulty_max,
+        rejections_max=rejections_max,
+        outlier_factor=outlier_factor,
+        dropped=dropped,
     )
-    kept = [rows[index] for index in screening.kept]
-    chosen = get_rule(rule)
-    result = chosen.aggregate(kept, faulty_max=faulty_max)
-    evidence = _evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=len(parts) - len(kept))
-    whole = lower_median(torch.stack([integers[index] for index in screening.kept]))
-    return Resolution(
-        packed=merge_rows(result, whole, layout),
-        kept=screening.kept,
-        scores=screening.scores,
-        limit=screening.limit,
-        evidence=evidence,
-    )
+    whole = lower_median(torch.stack([integers[index] for index in found.kept]))
+    return merge_rows(found.row, whole, layout), found
 
 
 def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: int, dropped: int) -> Evidence:

@@ -8,13 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hqde_ref.core.isometry import require_shardable
+from hqde_ref.core.mapreduce import accuracy_masses, partition_items, partition_names
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
 from hqde_ref.core.trees import plan_tree, require_tolerance
 from hqde_ref.errors import ConfigurationError
-from hqde_ref.messages import Contribution, Failed, Policy, Reply, message
+from hqde_ref.messages import Contribution, Failed, Layout, Policy, Reply, message
 
-__all__ = ["Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
+TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
+WEIGHTINGS = ("mass", "accuracy_softmax")
+
+__all__ = ["TOPOLOGIES", "WEIGHTINGS", "Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
 
 
 def check_policy(policy: Policy, *, members: int) -> None:
@@ -26,6 +31,10 @@ def check_policy(policy: Policy, *, members: int) -> None:
     if members < 1:
         raise ConfigurationError(setting="members", wanted="at least 1", got=members, do="add workers")
     rule = get_rule(policy.rule)
+    if isinstance(policy.faulty_max, bool) or not isinstance(policy.faulty_max, int):
+        raise ConfigurationError(
+            setting="faulty_max", wanted="an integer", got=policy.faulty_max, do="say how many members may lie"
+        )
     if policy.faulty_max < 0 or 3 * policy.faulty_max >= members:
         raise ConfigurationError(
             setting="faulty_max",
@@ -33,12 +42,29 @@ def check_policy(policy: Policy, *, members: int) -> None:
             got=policy.faulty_max,
             do=f"lower it to {(members - 1) // 3} or add workers",
         )
-    if policy.topology not in ("flat", "tree"):
-        raise ConfigurationError(setting="topology", wanted="'flat' or 'tree'", got=policy.topology, do="choose one")
+    if policy.topology not in TOPOLOGIES:
+        wanted = ", ".join(TOPOLOGIES)
+        raise ConfigurationError(setting="topology", wanted=f"one of {wanted}", got=policy.topology, do="choose one")
+    if policy.shards < 1 or (policy.shards > 1 and policy.topology != "sharded"):
+        raise ConfigurationError(
+            setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
+        )
+    if policy.topology == "sharded":
+        require_shardable(policy.rule)
     if not 0 < policy.train_share < 1:
         raise ConfigurationError(
             setting="train_share", wanted="between 0 and 1", got=policy.train_share, do="leave time to aggregate"
         )
+    if policy.weighting not in WEIGHTINGS:
+        wanted = ", ".join(WEIGHTINGS)
+        raise ConfigurationError(setting="weighting", wanted=f"one of {wanted}", got=policy.weighting, do="choose one")
+    if policy.topology == "mapreduce":
+        partition_items(1, mappers=policy.mappers)
+        partition_names(Layout(entries=()), reducers=policy.reducers)
+        if rule.family != "mean":
+            raise ConfigurationError(
+                setting="rule of a mapreduce round", wanted="a mean", got=policy.rule, do="use topology sharded instead"
+            )
     if policy.topology == "tree":
         plan = plan_tree(workers=members, branching=policy.branching)
         if rule.family != "mean":
@@ -57,7 +83,9 @@ class Gathered:
     missing: Mapping[str, str]
 
 
-def gather(replies: Mapping[str, Reply], *, members: Sequence[str], round_number: int) -> Gathered:
+def gather(
+    replies: Mapping[str, Reply], *, members: Sequence[str], round_number: int, weighting: str = "mass"
+) -> Gathered:
     """Sort the replies of members; each member stands in exactly one of the three (clauses 0.4, 6.2, 6.3)."""
     contributions: list[Contribution] = []
     rejected: dict[str, str] = {}
@@ -78,6 +106,10 @@ def gather(replies: Mapping[str, Reply], *, members: Sequence[str], round_number
                 missing[member] = "not asked"
             case other:
                 rejected[member] = f"{MISSHAPEN}: a {type(other).__name__} instead of a contribution"
+    if weighting == "accuracy_softmax":
+        _, without = accuracy_masses({c.worker: c.accuracy for c in contributions})
+        rejected |= without
+        contributions = [c for c in contributions if c.worker not in without]
     return Gathered(contributions=tuple(contributions), rejected=rejected, missing=missing)
 
 
@@ -100,10 +132,12 @@ def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], u
     """A contribution rejected as Byzantine beyond doubt counts once; absence alone proves nothing (clause 4.2)."""
     proven = sum(reason.startswith((NOT_FINITE, MISSHAPEN)) for reason in rejected.values())
     absent = members - usable
+    hidden = max(0, policy.faulty_max - proven)
+    spare = usable - get_rule(policy.rule).least_contributions(hidden)  # what the rule can do without
     return Budget(
         usable=usable,
-        hidden_max=max(0, policy.faulty_max - proven),
-        rejections_max=max(0, policy.faulty_max - absent),
+        hidden_max=hidden,
+        rejections_max=max(0, min(policy.faulty_max - absent, spare)),
     )
 
 

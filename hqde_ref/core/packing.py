@@ -20,14 +20,18 @@ import torch
 import xxhash
 from torch import Tensor
 
+from hqde_ref.core.kernels.exact_sums import round_once
 from hqde_ref.errors import LayoutError
 from hqde_ref.messages import Entry, Layout
 
 __all__ = [
     "digest",
+    "element_count",
+    "exact_dtype",
     "find_misfit",
     "fingerprint",
     "float_blocks",
+    "is_float",
     "layout_of",
     "merge_rows",
     "pack",
@@ -65,11 +69,17 @@ def fingerprint(layout: Layout) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _count(entry: Entry) -> int:
+def element_count(entry: Entry) -> int:
+    """How many coordinates an entry has."""
     count = 1
     for size in entry.shape:
         count *= size
     return count
+
+
+def is_float(entry: Entry) -> bool:
+    """Whether an entry is floating; the others are integers or booleans."""
+    return entry.dtype in _FLOATS
 
 
 @lru_cache(maxsize=256)
@@ -77,7 +87,7 @@ def _places(layout: Layout) -> tuple[tuple[Entry, int, int], ...]:
     """Each entry with the half-open range of bytes it takes."""
     places, at = [], 0
     for entry in layout.entries:
-        stop = at + _count(entry) * _DTYPES[entry.dtype].itemsize
+        stop = at + element_count(entry) * _DTYPES[entry.dtype].itemsize
         places.append((entry, at, stop))
         at = -(-stop // _ALIGN) * _ALIGN
     return tuple(places)
@@ -95,8 +105,8 @@ def float_blocks(layout: Layout) -> tuple[tuple[int, int], ...]:
     blocks, at = [], 0
     for entry in layout.entries:
         if entry.dtype in _FLOATS:
-            blocks.append((at, at + _count(entry)))
-            at += _count(entry)
+            blocks.append((at, at + element_count(entry)))
+            at += element_count(entry)
     return tuple(blocks)
 
 
@@ -107,6 +117,13 @@ def row_dtype(layout: Layout) -> torch.dtype:
     if len(kinds) == 1:
         return next(iter(kinds))
     return torch.float64 if torch.float64 in kinds else torch.float32
+
+
+@lru_cache(maxsize=256)
+def exact_dtype(layout: Layout) -> torch.dtype:
+    """What a mean is divided in before each entry is rounded once: the entries' own dtype where they share one."""
+    kinds = {entry.dtype for entry in layout.entries if entry.dtype in _FLOATS}
+    return row_dtype(layout) if len(kinds) == 1 else torch.float64
 
 
 def find_misfit(tensors: Mapping[str, Tensor], layout: Layout) -> str | None:
@@ -188,13 +205,14 @@ def _is_gapless(layout: Layout) -> bool:
 
 
 def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
-    """Pack a float row and an int64 row; each float entry is rounded to its own dtype."""
+    """Pack a float row and an int64 row; each float entry is rounded once to its own dtype (clause 0.9)."""
     packed = torch.zeros(packed_bytes(layout), dtype=torch.uint8)
     float_at = integer_at = 0
     for entry, start, stop in _places(layout):
-        count, target = _count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
+        count, target = element_count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
         if entry.dtype in _FLOATS:
-            target.copy_(floats[float_at : float_at + count])
+            piece = floats[float_at : float_at + count]
+            target.copy_(round_once(piece, target.dtype) if piece.dtype == torch.float64 else piece)
             float_at += count
         else:
             target.copy_(integers[integer_at : integer_at + count])

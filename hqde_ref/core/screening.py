@@ -11,7 +11,7 @@ import math
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import largest_magnitudes
-from hqde_ref.core.packing import digest, fingerprint, float_blocks, packed_bytes, split_rows
+from hqde_ref.core.packing import digest, float_blocks, is_float, packed_bytes, split_rows
 from hqde_ref.messages import Claim, Entry, Layout, Seen
 
 __all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "screen"]
@@ -22,10 +22,16 @@ NOT_FINITE = "not finite"
 _NO_TOPS: tuple[float, ...] = ()
 
 
-def screen(claim: Claim, packed: Tensor, layout: Layout) -> Seen:
-    """Say whether this vector may be used, and if so how large it is in each float block."""
+def screen(claim: Claim, packed: Tensor, layout: Layout, *, declared: str) -> Seen:
+    """Say whether this vector, or shard of one, may be used, and if so how large it is in each float block.
+
+    Args:
+        packed: what was received.
+        layout: of the shard at hand.
+        declared: fingerprint of the layout of the whole vector.
+    """
     found = digest(packed)
-    reason, tops = _misfit(claim, packed, layout, found), _NO_TOPS
+    reason, tops = _misfit(claim, packed, layout, found, declared), _NO_TOPS
     if reason is None:
         row, _ = split_rows(packed, layout)
         tops = largest_magnitudes(row, float_blocks(layout))
@@ -35,9 +41,9 @@ def screen(claim: Claim, packed: Tensor, layout: Layout) -> Seen:
     return Seen(worker=claim.worker, reason=reason, tops=tops, digest=found)
 
 
-def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str) -> str | None:
-    if claim.layout != fingerprint(layout):
-        return f"{MISSHAPEN}: its layout is {claim.layout}, the round declared {fingerprint(layout)}"
+def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str, declared: str) -> str | None:
+    if claim.layout != declared:
+        return f"{MISSHAPEN}: its layout is {claim.layout}, the round declared {declared}"
     if packed.numel() != packed_bytes(layout):
         return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {packed_bytes(layout)}"
     if claim.digest != found:
@@ -46,4 +52,4 @@ def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str) -> str | N
 
 
 def _float_entries(layout: Layout) -> list[Entry]:
-    return [entry for entry in layout.entries if "float" in entry.dtype]
+    return [entry for entry in layout.entries if is_float(entry)]

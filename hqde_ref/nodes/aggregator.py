@@ -5,22 +5,38 @@ Source: HQDE clauses 0.5, 0.6, 3.3, 4.4, 6.8. No clock, no randomness, no calls 
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
-from hqde_ref.core.combining import combine, resolve
-from hqde_ref.core.packing import digest
+from hqde_ref.core.combining import combine, lower_median, resolve, resolve_rows
+from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
+from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
+from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
 from hqde_ref.core.screening import screen
 from hqde_ref.messages import (
+    AddGrams,
+    Assemble,
+    Blend,
+    Blended,
     Combine,
     Combined,
     Failed,
+    GramPart,
+    Map,
+    Mapped,
+    PartialGram,
     Payload,
+    Reduce,
     Reply,
     Request,
     Resolve,
     Resolved,
     Screen,
     Screened,
+    Weigh,
+    Weighed,
     message,
 )
 
@@ -46,29 +62,53 @@ class Aggregator:
     def perform(self, request: Request, /) -> Reply:
         match request:
             case Screen():
-                return Screened(seen=tuple(screen(c, c.payload.ref, request.layout) for c in request.claims))
+                return Screened(
+                    seen=tuple(
+                        screen(c, c.payload.ref, request.layout, declared=request.declared) for c in request.claims
+                    )
+                )
             case Combine():
                 packed = combine(request, [part.ref for part in request.parts])
-                part = "mean" if request.root else "sum"
-                payload = self._payload(packed, request.round, f"{part}:{digest(packed)[:16]}")
+                payload = self._named(packed, request.round, "mean" if request.root else "sum")
                 return Combined(payload=payload, workers=request.workers, digest=digest(packed))
+            case Map():
+                return self._map(request)
+            case Reduce():
+                packed = _reduce(request)
+                return Blended(payload=self._named(packed, request.round, "reduced"), digest=digest(packed))
+            case Assemble():
+                packed = join_parts([part.ref for part in request.parts], request.layouts, request.layout)
+                return Blended(payload=self._named(packed, request.round, "mean"), digest=digest(packed))
             case Resolve():
                 return self._resolve(request)
+            case PartialGram():
+                rows = [split_rows(row.ref, request.layout)[0] for row in request.rows]
+                return GramPart(
+                    payload=self._named(partial_gram(rows).view(torch.uint8).view(-1), request.round, "gram")
+                )
+            case AddGrams():
+                total = add_grams([_as_gram(part) for part in request.parts])
+                return GramPart(payload=self._named(total.view(torch.uint8).view(-1), request.round, "gram"))
+            case Weigh():
+                return _weigh(request)
+            case Blend():
+                return self._blend(request)
             case _:
                 return Failed(reason=f"an aggregator does not answer {type(request).__name__}", definite=True)
 
     def _resolve(self, request: Resolve) -> Resolved:
-        found = resolve(
+        packed, found = resolve(
             [row.ref for row in request.rows],
             request.layout,
             rule=request.rule,
             faulty_max=request.faulty_max,
             rejections_max=request.rejections_max,
             outlier_factor=request.outlier_factor,
+            dropped=request.dropped,
         )
-        code = digest(found.packed)
+        code = digest(packed)
         return Resolved(
-            payload=self._payload(found.packed, request.round, f"{request.rule}:{code[:16]}"),
+            payload=self._payload(packed, request.round, f"{request.rule}:{code[:16]}"),
             digest=code,
             kept=tuple(request.workers[index] for index in found.kept),
             scores=dict(zip(request.workers, found.scores, strict=True)),
@@ -76,5 +116,65 @@ class Aggregator:
             evidence=found.evidence,
         )
 
+    def _map(self, request: Map) -> Mapped:
+        items = [map_item(item.ref, request.layout, request.parts) for item in request.items]
+        arenas = [stack_rows(rows) for rows in zip(*items, strict=True)]
+        return Mapped(
+            arenas=tuple(self._named(arena, request.round, "pairs") for arena in arenas),
+            workers=request.workers,
+            pairs=len(request.items) * len(request.layout.entries),
+        )
+
+    def _blend(self, request: Blend) -> Blended:
+        rows, integers = zip(*(split_rows(row.ref, request.layout) for row in request.rows), strict=True)
+        whole = lower_median(torch.stack([integers[index] for index in request.kept]))
+        packed = merge_rows(blend(rows, request.multipliers), whole, request.layout)
+        return Blended(payload=self._named(packed, request.round, "blend"), digest=digest(packed))
+
+    def _named(self, packed: Tensor, round_number: int, what: str) -> Payload:
+        return self._payload(packed, round_number, f"{what}:{digest(packed)[:16]}")
+
     def _payload(self, packed: Tensor, round_number: int, what: str) -> Payload:
         return Payload(key=f"{self._source}/{round_number}/{what}", ref=packed, nbytes=packed.numel())
+
+
+def _reduce(request: Reduce) -> Tensor:
+    if packed_bytes(request.layout) == 0:  # parameters without values: nothing in the arenas tells the rows apart
+        rows = [torch.empty(0, dtype=torch.uint8)] * len(request.workers)
+    else:
+        rows = [row for arena in request.arenas for row in rows_of(arena.ref, request.layout)]
+    whole = Combine(
+        round=request.round,
+        layout=request.layout,
+        parts=(),
+        workers=request.workers,
+        masses=request.masses,
+        grid=request.grid,
+        leaf=True,
+        root=True,
+    )
+    return combine(whole, rows)
+
+
+def _as_gram(part: Payload) -> Tensor:
+    values: Tensor = part.ref.view(torch.float64)
+    side = math.isqrt(values.numel())
+    return values.view(side, side)
+
+
+def _weigh(request: Weigh) -> Weighed:
+    embedding = embed(add_grams([_as_gram(part) for part in request.gram]), contents=request.contents)
+    found = resolve_rows(
+        list(embedding.points),
+        rule=request.rule or "geometric_median",
+        faulty_max=request.faulty_max,
+        rejections_max=request.rejections_max,
+        outlier_factor=request.outlier_factor,
+    )
+    return Weighed(
+        kept=tuple(request.workers[index] for index in found.kept),
+        multipliers=() if request.rule is None else express(found.row, embedding),
+        scores=dict(zip(request.workers, found.scores, strict=True)),
+        limit=found.limit,
+        evidence=found.evidence,
+    )

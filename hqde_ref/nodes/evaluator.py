@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hqde_ref.core.packing import digest, layout_of, pack, unpack
+from hqde_ref.core.sharding import cut, join
 from hqde_ref.messages import Begin, Begun, Evaluate, Evaluated, Failed, Payload, Reply, Request, message
 from hqde_ref.workloads import Workload, load_workload
 
@@ -39,8 +40,12 @@ class Evaluator:
                 state = self._workload.initial_model(request.seed).state_dict()
                 layout = layout_of(state)
                 packed = pack(state, layout)
-                payload = Payload(key=f"state/{request.seed}", ref=packed, nbytes=packed.numel())
-                return Begun(state=payload, digest=digest(packed), layout=layout)
+                pieces = cut(packed, layout, request.shards)
+                payloads = tuple(
+                    Payload(key=f"state/{request.seed}/{shard}", ref=piece, nbytes=piece.numel())
+                    for shard, piece in enumerate(pieces)
+                )
+                return Begun(state=payloads, digests=tuple(map(digest, pieces)), layout=layout)
             case Evaluate():
                 return self._evaluate(request)
             case _:
@@ -48,7 +53,7 @@ class Evaluator:
 
     def _evaluate(self, request: Evaluate) -> Evaluated:
         layout = layout_of(self._model.state_dict())
-        self._model.load_state_dict(unpack(request.state.ref, layout))
+        self._model.load_state_dict(unpack(join([piece.ref for piece in request.state], layout), layout))
         self._model.eval()
         with torch.no_grad():
             outputs = self._model(self._workload.test_inputs)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hqde_ref.core.packing import digest, fingerprint, layout_of, pack, unpack
+from hqde_ref.core.sharding import cut, join
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
 from hqde_ref.messages import (
     UNKNOWN,
@@ -73,7 +74,7 @@ class Worker:
         # The first step in a process loads seconds' worth of torch: a host is ready when that is behind it.
         train_steps(self._model, workload.inputs[:1], workload.targets[:1], steps=1, rate=workload.rate)
         self._layout: Layout = layout_of(self._model.state_dict())
-        self._state_digest: str | None = None
+        self._base: tuple[str, ...] | None = None
         self._state: Tensor | None = None
         self._efficiency = EFFICIENCY_START
         self._done: tuple[Train, Contribution] | None = None
@@ -88,16 +89,17 @@ class Worker:
                 return Failed(reason=f"a worker does not answer {type(request).__name__}", definite=True)
 
     def _adopt(self, request: Adopt) -> Reply:
-        found = digest(request.state.ref)
-        if found != request.digest:
-            return Failed(reason=f"corrupted: the state has digest {found[:12]}", definite=True)
-        self._state, self._state_digest = request.state.ref.clone(), found
+        found = tuple(digest(piece.ref) for piece in request.state)
+        if found != request.digests:
+            return Failed(reason=f"corrupted: the state has digests {', '.join(d[:12] for d in found)}", definite=True)
+        self._state = join([piece.ref for piece in request.state], self._layout).clone()
+        self._base = found
         return Adopted(worker=self._name, round=request.round, incarnation=self._incarnation)
 
     def _train(self, request: Train) -> Reply:
         if self._done is not None and self._done[0] == request:
             return self._done[1]
-        if self._state is None or self._state_digest != request.base:
+        if self._state is None or self._base != request.base:
             return Failed(reason=UNKNOWN, definite=True)
         self._model.load_state_dict(unpack(self._state, self._layout))
         rows = torch.arange(request.start, request.stop) % len(self._workload.inputs)
@@ -110,22 +112,34 @@ class Worker:
         )
         for loss in losses:
             self._efficiency = next_efficiency(self._efficiency, loss)
-        contribution = self._contribute(request, losses)
+        contribution = self._contribute(request, losses, self._accuracy(rows) if losses else None)
         self._done = (request, contribution)
         return contribution
 
-    def _contribute(self, request: Train, losses: list[float]) -> Contribution:
+    def _accuracy(self, rows: Tensor) -> float:
+        """The share of the slice that the model gets right."""
+        self._model.eval()
+        with torch.no_grad():
+            guesses = self._model(self._workload.inputs[rows]).argmax(dim=1)
+        return float((guesses == self._workload.targets[rows]).double().mean())
+
+    def _contribute(self, request: Train, losses: list[float], accuracy: float | None) -> Contribution:
         packed = pack(self._model.state_dict(), self._layout)
+        pieces = cut(packed, self._layout, request.shards)
         samples = request.stop - request.start if losses else 0
+        source = f"{self._name}.{self._incarnation}/{request.round}"
         return Contribution(
             round=request.round,
             worker=self._name,
             incarnation=self._incarnation,
-            payload=Payload(key=f"{self._name}.{self._incarnation}/{request.round}", ref=packed, nbytes=packed.numel()),
+            payloads=tuple(
+                Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+            ),
             layout=fingerprint(self._layout),
-            digest=digest(packed),
+            digests=tuple(digest(piece) for piece in pieces),
             mass=1.0,
             samples=samples,
             loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
             efficiency=self._efficiency,
+            accuracy=accuracy,
         )

@@ -5,17 +5,27 @@ Source: HQDE clauses 4.1 to 4.9. This keeps the full 3f < n.
 
 from __future__ import annotations
 
+import dataclasses
+
 from hqde_ref.core.judging import Gathered, find_shortage, judge_budget
+from hqde_ref.core.rules import get_rule
 from hqde_ref.messages import Accepted, Resolve, Resolved, Runtime, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import outlier_reasons, refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.tree import tree_round
 
 __all__ = ["flat_round"]
 
 
 def flat_round(runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float) -> Verdict:
-    """Screen, judge, resolve; the verdict accounts for every member once."""
+    """Screen, judge, resolve; the verdict accounts for every member once.
+
+    A mean is a tree of one level: it carries the masses (clause 3.4) and has the bits of any other tree (clause 0.10).
+    """
+    if get_rule(plan.policy.rule).family == "mean":
+        wide = dataclasses.replace(plan.policy, branching=max(2, len(plan.members)))
+        return tree_round(runtime, dataclasses.replace(plan, policy=wide), gathered, seats=seats, until=until)
     return settle(plan, gathered, lambda now: _attempt(runtime, plan, now, seats=seats, until=until))
 
 
@@ -35,7 +45,7 @@ def _attempt(
         round=plan.round,
         layout=plan.layout,
         rule=plan.policy.rule,
-        rows=tuple(c.payload for c in screened.contributions),
+        rows=tuple(c.payloads[0] for c in screened.contributions),
         workers=tuple(c.worker for c in screened.contributions),
         faulty_max=budget.hidden_max,
         rejections_max=budget.rejections_max,
@@ -49,19 +59,15 @@ def _attempt(
 
 
 def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted:
-    kept = frozenset(resolved.kept)
-    outliers = {
-        c.worker: f"outlier: distance {resolved.scores[c.worker]:.4g} from the centre, {resolved.limit:.4g} is allowed"
-        for c in screened.contributions
-        if c.worker not in kept
-    }
+    outliers = outlier_reasons(screened, resolved.kept, resolved.scores, resolved.limit)
     return Accepted(
         round=plan.round,
-        payload=resolved.payload,
-        digest=resolved.digest,
+        payloads=(resolved.payload,),
+        digests=(resolved.digest,),
         used=resolved.kept,
         rejected={**screened.rejected, **outliers},
         missing=screened.missing,
         scores=resolved.scores,
+        limit=resolved.limit,
         evidence=resolved.evidence,
     )

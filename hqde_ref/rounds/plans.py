@@ -21,7 +21,7 @@ class RoundPlan:
 
     Attributes:
         members: ids of all workers of the round; slice i of the batch goes to member i.
-        state, state_digest: what was published last.
+        state, state_digests: what was published last, shard by shard.
         batch_start, batch: rows [batch_start, batch_start + batch) of the training data, modulo its length.
         steps: gradient steps each worker takes on its slice.
     """
@@ -30,8 +30,8 @@ class RoundPlan:
     members: tuple[str, ...]
     seats: tuple[Seat, ...]
     layout: Layout
-    state: Payload
-    state_digest: str
+    state: tuple[Payload, ...]
+    state_digests: tuple[str, ...]
     policy: Policy
     batch_start: int
     batch: int

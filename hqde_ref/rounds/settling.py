@@ -5,24 +5,37 @@ Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
+from hqde_ref.core.mapreduce import accuracy_masses
+from hqde_ref.core.packing import fingerprint
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Claim, Contribution, Refused, Runtime, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
 
-__all__ = ["Attempt", "screen_groups", "settle", "without_rejected"]
+__all__ = ["Attempt", "masses_of", "outlier_reasons", "refuse", "screen_groups", "settle", "without_rejected"]
 
 Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
 
 def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
-    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile.
+
+    Contributions that cannot be combined (a mass times a value beyond float64) refuse the round: clause 6.1 owes a
+    verdict whatever members send.
+    """
     for _ in range(len(plan.members) + 1):
-        match attempt(gathered):
+        try:
+            outcome = attempt(gathered)
+        except ConfigurationError as error:
+            return refuse(plan, gathered, str(error).removesuffix("."))
+        match outcome:
             case Lost(keys=keys):
-                gone = {c.worker: "payload lost" for c in gathered.contributions if c.payload.key in keys}
+                gone = {
+                    c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
+                }
                 # A lost partial sum names nobody: the next turn makes it anew from the leaves that are left.
                 gathered = Gathered(
                     contributions=tuple(c for c in gathered.contributions if c.worker not in gone),
@@ -45,12 +58,15 @@ def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
 def screen_groups(
     runtime: Runtime, plan: RoundPlan, groups: Sequence[Sequence[Contribution]], *, seats: list[str], until: float
 ) -> dict[str, Seen] | Lost | Unserved:
-    """What trusted aggregators find, one request a group."""
+    """What trusted aggregators find in whole vectors, one request a group."""
     requests = [
         Screen(
             round=plan.round,
             layout=plan.layout,
-            claims=tuple(Claim(worker=c.worker, payload=c.payload, digest=c.digest, layout=c.layout) for c in group),
+            declared=fingerprint(plan.layout),
+            claims=tuple(
+                Claim(worker=c.worker, payload=c.payloads[0], digest=c.digests[0], layout=c.layout) for c in group
+            ),
         )
         for group in groups
     ]
@@ -58,6 +74,25 @@ def screen_groups(
     if isinstance(replies, Lost | Unserved):
         return replies
     return {seen.worker: seen for reply in replies if isinstance(reply, Screened) for seen in reply.seen}
+
+
+def outlier_reasons(
+    screened: Gathered, kept: Sequence[str], scores: Mapping[str, float], limit: float
+) -> dict[str, str]:
+    """Why each contribution that was not kept was rejected (clause 4.12)."""
+    return {
+        c.worker: f"outlier: distance {scores[c.worker]:.4g} from the centre, {limit:.4g} is allowed"
+        for c in screened.contributions
+        if c.worker not in kept
+    }
+
+
+def masses_of(plan: RoundPlan, contributions: Sequence[Contribution]) -> dict[str, float]:
+    """What each contribution weighs in a mean; those without a mass were rejected when they were gathered."""
+    if plan.policy.weighting == "accuracy_softmax":
+        masses, _ = accuracy_masses({c.worker: c.accuracy for c in contributions})
+        return masses
+    return {c.worker: c.mass for c in contributions}
 
 
 def without_rejected(gathered: Gathered, seen: dict[str, Seen]) -> Gathered:

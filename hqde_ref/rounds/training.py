@@ -12,11 +12,14 @@ from hqde_ref.core.splitting import split_batch
 from hqde_ref.messages import UNKNOWN, Accepted, Adopt, Call, Failed, Payload, Reply, Runtime, Train, Verdict
 from hqde_ref.rounds.asking import prefer_seats
 from hqde_ref.rounds.flat import flat_round
+from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan
+from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
 
 __all__ = ["training_round"]
 
+_TOPOLOGIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
 PUBLISH_SHARE = 0.25  # of what is left of the round once training is over
 
 
@@ -33,11 +36,10 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     publish_from = end - PUBLISH_SHARE * (end - train_until)
 
     replies = _train(runtime, plan, until=train_until)
-    gathered = gather(replies, members=plan.members, round_number=plan.round)
+    gathered = gather(replies, members=plan.members, round_number=plan.round, weighting=plan.policy.weighting)
     present = [c.worker for c in gathered.contributions]
     seats = prefer_seats(plan.seats, present=present)
-    aggregate = tree_round if plan.policy.topology == "tree" else flat_round
-    verdict = aggregate(runtime, plan, gathered, seats=seats, until=publish_from)
+    verdict = _TOPOLOGIES[plan.policy.topology](runtime, plan, gathered, seats=seats, until=publish_from)
     if isinstance(verdict, Accepted):
         _publish(runtime, plan, verdict, present=present, until=end)
     return verdict
@@ -51,10 +53,11 @@ def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Repl
             node=member,
             request=Train(
                 round=plan.round,
-                base=plan.state_digest,
+                base=plan.state_digests,
                 start=plan.batch_start + start,
                 stop=plan.batch_start + stop,
                 steps=plan.steps,
+                shards=plan.policy.shards,
             ),
         )
         for member, (start, stop) in zip(plan.members, slices, strict=True)
@@ -62,7 +65,7 @@ def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Repl
     replies = _ask(runtime, list(calls.values()), until=until)
     behind = [m for m in plan.members if isinstance(replies[m], Failed) and replies[m].reason == UNKNOWN]
     if behind:
-        _adopt(runtime, plan.round - 1, plan.state, plan.state_digest, behind, enough=len(behind), until=until)
+        _adopt(runtime, plan.round - 1, plan.state, plan.state_digests, behind, enough=len(behind), until=until)
         again = [Call(node=m, request=calls[m].request, attempt=1) for m in behind]
         replies |= _ask(runtime, again, until=until)
     return replies
@@ -75,18 +78,18 @@ def _ask(runtime: Runtime, calls: Sequence[Call], *, until: float) -> dict[str, 
 
 def _publish(runtime: Runtime, plan: RoundPlan, verdict: Accepted, *, present: Sequence[str], until: float) -> None:
     """Give the result to everyone; wait only for those who took part. The others get it when they are back."""
-    _adopt(runtime, plan.round, verdict.payload, verdict.digest, plan.members, enough=len(present), until=until)
+    _adopt(runtime, plan.round, verdict.payloads, verdict.digests, plan.members, enough=len(present), until=until)
 
 
 def _adopt(
     runtime: Runtime,
     round_number: int,
-    state: Payload,
-    digest: str,
+    state: tuple[Payload, ...],
+    digests: tuple[str, ...],
     members: Sequence[str],
     *,
     enough: int,
     until: float,
 ) -> None:
-    calls = [Call(node=m, request=Adopt(round=round_number, state=state, digest=digest)) for m in members]
+    calls = [Call(node=m, request=Adopt(round=round_number, state=state, digests=digests)) for m in members]
     runtime.ask(calls, enough=enough, until=until)

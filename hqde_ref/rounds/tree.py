@@ -22,7 +22,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
 
 __all__ = ["tree_round"]
 
@@ -57,12 +57,13 @@ def _attempt(
         return root
     return Accepted(
         round=plan.round,
-        payload=root.payload,
-        digest=root.digest,
+        payloads=(root.payload,),
+        digests=(root.digest,),
         used=tuple(sorted(root.workers)),
         rejected=screened.rejected,
         missing=screened.missing,
         scores={},
+        limit=0.0,
         evidence=Evidence(rule=plan.policy.rule, faulty_max=0, kappa=None),
     )
 
@@ -89,13 +90,15 @@ def _climb(
     seats: list[str],
     until: float,
 ) -> Combined | Lost | Unserved:
-    masses = [c.mass for c in screened.contributions]
-    grid = choose_grid([seen[c.worker].tops for c in screened.contributions], masses)
+    masses = masses_of(plan, screened.contributions)
+    grid = choose_grid(
+        [seen[c.worker].tops for c in screened.contributions], [masses[c.worker] for c in screened.contributions]
+    )
     parts: dict[int, _Part] = {
         index: _Part(
-            payloads=tuple(c.payload for c in group),
+            payloads=tuple(c.payloads[0] for c in group),
             workers=tuple(c.worker for c in group),
-            masses=tuple(c.mass for c in group),
+            masses=tuple(masses[c.worker] for c in group),
         )
         for index, group in enumerate(_leaf_groups(plan, tree, screened))
         if group

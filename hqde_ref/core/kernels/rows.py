@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 __all__ = [
+    "Joined",
     "Updates",
     "as_rows",
     "check_count",
@@ -26,6 +27,7 @@ __all__ = [
     "choose_block_length",
     "content_classes",
     "content_order",
+    "rejoin",
     "require_finite",
     "wide_dtype",
 ]
@@ -138,6 +140,34 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
                 do="leave out a contribution that should not count",
             )
     return values
+
+
+class Joined(NamedTuple):
+    """Rows that lie evenly spaced in one storage: ``rows[i]`` is ``arena[places[i]]``, places a permutation."""
+
+    arena: Tensor
+    places: tuple[int, ...]
+
+
+def rejoin(rows: Sequence[Tensor]) -> Joined | None:
+    """Return the rows as one (n, d) view, without copying, where they are the rows of an arena in any order."""
+    first = rows[0]
+    offsets = sorted((row.storage_offset(), index) for index, row in enumerate(rows))
+    step = offsets[1][0] - offsets[0][0] if len(rows) > 1 else max(1, first.numel())
+    storage = first.untyped_storage().data_ptr()
+    even = all(offset == offsets[0][0] + place * step for place, (offset, _) in enumerate(offsets))
+    if (
+        not even
+        or step < first.numel()
+        or any(row.untyped_storage().data_ptr() != storage or row.stride() != first.stride() for row in rows)
+    ):
+        return None
+    places = [0] * len(rows)
+    for place, (_, index) in enumerate(offsets):
+        places[index] = place
+    base = rows[offsets[0][1]]
+    shape, strides = (len(rows), first.numel()), (step, first.stride(0))
+    return Joined(arena=base.as_strided(shape, strides), places=tuple(places))
 
 
 def require_finite(rule: str, rows: Sequence[Tensor]) -> None:

@@ -1,41 +1,61 @@
-"""stub"""
+"""The registry of aggregation rules: each with its condition, proven bound, symmetries and source.
 
-from dataclasses import dataclass
-from typing import Any
+Source: HQDE clauses 0.7, 4.5, 4.7, 4.8 and 4.9.
+Pure: no clock, no randomness, no input or output. A rule without a proven bound says so (``kappa`` is None) and is
+never offered as robust for f < n / 3.
+"""
 
-from hqde_ref.core.rules.geometric_median import geometric_median
-from hqde_ref.core.rules.weighted_mean import weighted_mean
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import Tensor
+
+from hqde_ref.core.certificates import Certificate
+from hqde_ref.core.kernels.rows import Updates
+from hqde_ref.core.rules.catalogue import ENTRIES
+from hqde_ref.core.rules.rule import SYMMETRIES, Rule
 from hqde_ref.errors import ConfigurationError
 
+__all__ = ["RULES", "SYMMETRIES", "Rule", "certify", "get_rule"]
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    name: str
-    aggregate: Any
-    least_contributions: Any
-    kappa: Any
-    family: str
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in ENTRIES})
 
 
-RULES = {
-    "weighted_mean": Rule(
-        name="weighted_mean",
-        aggregate=lambda u, *, faulty_max: weighted_mean(u),
-        least_contributions=lambda f: 1,
-        kappa=None,
-        family="mean",
-    ),
-    "geometric_median": Rule(
-        name="geometric_median",
-        aggregate=geometric_median,
-        least_contributions=lambda f: 2 * f + 1,
-        kappa=lambda n, f: n / (n - 2 * f),
-        family="gram",
-    ),
-}
+def get_rule(name: str) -> Rule:
+    """Return the rule of that name.
+
+    Raises:
+        ConfigurationError: there is none; it suggests the nearest name.
+    """
+    if name in RULES:
+        return RULES[name]
+    close = difflib.get_close_matches(str(name), RULES, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else "see hqde_ref.core.rules.RULES"
+    raise ConfigurationError(setting="rule", wanted=f"one of {', '.join(sorted(RULES))}", got=name, do=hint)
 
 
-def get_rule(name):
-    if name not in RULES:
-        raise ConfigurationError(setting="rule", wanted="one of " + ", ".join(RULES), got=name, do="choose one")
-    return RULES[name]
+def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    """Judge anybody's ``output`` as what the rule of that name should give on ``updates``.
+
+    Args:
+        rule_name: a rule with a certificate.
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        output: (d,) on the same device, of any floating dtype.
+        faulty_max: how many rows may hold anything at all.
+    Raises:
+        ConfigurationError: no such rule, or it has no certificate.
+        TooFewContributions, LayoutError, NotFinite: for rows or an output that do not fit.
+    """
+    rule = get_rule(rule_name)
+    if rule.certify is None:
+        known = ", ".join(sorted(name for name, entry in RULES.items() if entry.certify is not None))
+        raise ConfigurationError(
+            setting="rule to certify",
+            wanted=f"one of {known}",
+            got=rule_name,
+            do="compare with the reference's own output instead",
+        )
+    return rule.certify(updates, output, faulty_max=faulty_max)

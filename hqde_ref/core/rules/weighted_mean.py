@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
+from hqde_ref.core.kernels.means import blend_rows
 from hqde_ref.core.kernels.rows import (
     Updates,
     as_rows,
     check_count,
     check_weights,
-    choose_block_length,
     require_finite,
     wide_dtype,
 )
@@ -58,24 +58,8 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
         result = torch.mv(updates.detach().T, torch.tensor(shares, dtype=updates.dtype, device=updates.device))
     else:
-        result = _blockwise(rows, shares)
+        result = blend_rows(rows, shares)
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
     if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
         require_finite(_RULE, rows)
-    return result
-
-
-def _blockwise(rows: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
-    wide = wide_dtype(result.dtype)
-    step = choose_block_length(result, rows_held=2)
-    buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
-    for low in range(0, result.numel(), step):
-        out = result[low : low + step]
-        part = out if result.dtype == wide else buffer[: out.numel()]
-        torch.mul(rows[0][low : low + step].to(wide), shares[0], out=part)
-        for row, share in zip(rows[1:], shares[1:], strict=True):
-            part.add_(row[low : low + step], alpha=share)
-        if part is not out:
-            out.copy_(part)
     return result

@@ -1,0 +1,54 @@
+"""Bucketing: contributions are averaged in small groups before a rule is applied to the averages.
+
+Source: HQDE clause 4.5; Karimireddy et al. 2022 (arXiv:2006.09365).
+Pure: no clock, no randomness, no input or output; arguments are never changed. Which rows share a bucket is the
+caller's choice (``order``, from a seed that contributors cannot know). A faulty row spoils its whole bucket: with
+n_b = ceil(n / size) buckets the rule after it must stand f faulty ones of n_b, so for f < n / 3 only size 1 is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from hqde_ref.core.kernels.means import average_rows
+from hqde_ref.core.kernels.rows import Updates, as_rows, content_order, require_finite
+from hqde_ref.errors import ConfigurationError
+
+__all__ = ["average_buckets"]
+
+_RULE = "average_buckets"
+
+
+def average_buckets(updates: Updates, *, size: int, order: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return the means of consecutive groups of ``size`` rows, the last one perhaps smaller.
+
+    Args:
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        size: rows in a bucket, 1..n.
+        order: a permutation of 0..n-1; rows order[0], ..., order[size - 1] make the first bucket.
+    Returns:
+        ceil(n / size) new rows (d,) of the same dtype and device. Within a bucket, order leaves no trace.
+    Raises:
+        ConfigurationError: size or order is not as said.
+        TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
+    """
+    rows = as_rows(updates, rule=_RULE)
+    require_finite(_RULE, rows)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= len(rows):
+        raise ConfigurationError(
+            setting=f"size of {_RULE}",
+            wanted=f"an integer of 1..{len(rows)}",
+            got=size,
+            do="take 1 where f may be just below n / 3",
+        )
+    if sorted(order) != list(range(len(rows))):
+        raise ConfigurationError(
+            setting=f"order of {_RULE}",
+            wanted=f"a permutation of 0..{len(rows) - 1}",
+            got=list(order),
+            do="shuffle the indices of the rows",
+        )
+    buckets = [[rows[index] for index in order[start : start + size]] for start in range(0, len(rows), size)]
+    return tuple(average_rows([bucket[place] for place in content_order(bucket)]) for bucket in buckets)

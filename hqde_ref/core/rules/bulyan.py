@@ -1,0 +1,47 @@
+"""Bulyan: n - 2f contributions chosen by repeated Krum, then per coordinate the mean of the values nearest the median.
+
+Source: HQDE clause 4.5; El Mhamdi et al. 2018 (arXiv:1802.07927).
+Pure: no clock, no randomness, no input or output; arguments are never changed. It needs n >= 4f + 3, so it cannot
+stand f just below n / 3; and it does not stay inside the honest range (median 0 of -10, -10, 0, 0, 9 with the three
+nearest averages 0, 0, 9).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hqde_ref.core.kernels.gram import content_gram, distances
+from hqde_ref.core.kernels.nearest import nearest_mean
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.kernels.selections import krum_order
+
+__all__ = ["bulyan"]
+
+_RULE = "bulyan"
+
+
+def bulyan(updates: Updates, *, faulty_max: int) -> Tensor:
+    """Return, per coordinate, the mean of the n - 4f values nearest to the median of n - 2f chosen rows.
+
+    A Krum score counts the n' - f - 2 nearest of the n' rows left, at least one.
+
+    Args:
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        faulty_max: f, how many rows may hold anything at all.
+    Returns:
+        A new row (d,) of the same dtype and device.
+    Raises:
+        TooFewContributions: unless n >= 4 * faulty_max + 3.
+        NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
+    """
+    rows = as_rows(updates, rule=_RULE)
+    count = len(rows)
+    check_count(_RULE, count=count, faulty_max=faulty_max, needed=4 * max(faulty_max, 0) + 3)
+    order, gram = content_gram(rows, rule=_RULE)
+    squares, left, chosen = distances(gram) ** 2, list(range(count)), list[int]()
+    while len(chosen) < count - 2 * faulty_max:
+        # Distances stay the same; only the set of rows they are summed over shrinks.
+        neighbours = max(1, len(left) - faulty_max - 2)
+        places = krum_order(squares[left][:, left], neighbours=neighbours)
+        chosen.append(left.pop(places[0]))
+    return nearest_mean([rows[order[place]] for place in chosen], keep=count - 4 * faulty_max, rule=_RULE)

@@ -1,0 +1,280 @@
+"""The entries of the registry, one a rule.
+
+Source: HQDE clauses 4.5 and 4.8; constants in ``bounds``, symmetries as checked numerically in the theory page.
+Pure: data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_krum, certify_ranks
+from hqde_ref.core.kernels.rows import Updates, as_rows
+from hqde_ref.core.rules import bounds
+from hqde_ref.core.rules.bulyan import bulyan
+from hqde_ref.core.rules.centred_clipping import centred_clipping
+from hqde_ref.core.rules.clipping import clipped_trimmed_mean
+from hqde_ref.core.rules.coordinate_median import coordinate_median, lower_coordinate_median
+from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, filtered_geometric_median
+from hqde_ref.core.rules.geometric_median import geometric_median
+from hqde_ref.core.rules.krum import krum, multi_krum
+from hqde_ref.core.rules.mean_around_median import mean_around_median
+from hqde_ref.core.rules.minimum_diameter import minimum_diameter_mean
+from hqde_ref.core.rules.nearest_neighbour_mixing import mixed_geometric_median, mixed_krum, mixed_trimmed_mean
+from hqde_ref.core.rules.rule import Rule
+from hqde_ref.core.rules.spectral import covariance_filter, smallest_spread_mean
+from hqde_ref.core.rules.trimmed_mean import trimmed_mean
+from hqde_ref.core.rules.weighted_mean import weighted_mean
+
+__all__ = ["ENTRIES"]
+
+_COMMON = frozenset({"permutation", "positive_scale", "negation", "coordinate_permutation", "idempotent", "box"})
+_COORDINATEWISE = _COMMON | {"translation", "diagonal_scale"}
+_ORDERLY = frozenset({"honest_box", "monotone", "lipschitz"})
+_EUCLIDEAN = _COMMON | {"translation", "rotation", "hull"}
+
+
+def _majority(f: int) -> int:
+    return 2 * f + 1
+
+
+def _krum_least(f: int) -> int:
+    return 2 * f + 3
+
+
+def _certify_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    count = len(as_rows(updates, rule="coordinate_median"))
+    return certify_ranks(
+        updates, output, faulty_max=faulty_max, rule="coordinate_median", low=(count + 1) // 2, high=count // 2 + 1
+    )
+
+
+def _certify_lower_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    rule = "lower_coordinate_median"
+    middle = (len(as_rows(updates, rule=rule)) + 1) // 2
+    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=middle, high=middle)
+
+
+def _certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    count = len(as_rows(updates, rule="trimmed_mean"))
+    return certify_ranks(
+        updates,
+        output,
+        faulty_max=faulty_max,
+        rule="trimmed_mean",
+        low=min(faulty_max + 1, count),
+        high=max(1, count - faulty_max),
+    )
+
+
+def _certify_filtered(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    rows = as_rows(updates, rule="filtered_geometric_median")
+    kept = choose_outliers(rows, rejections_max=faulty_max).kept
+    found = certify_geometric_median([rows[index] for index in kept], output, faulty_max=faulty_max)
+    return replace(
+        found, rule="filtered_geometric_median", because=f"of the {len(kept)} rows kept of {len(rows)}, {found.because}"
+    )
+
+
+ENTRIES: tuple[Rule, ...] = (
+    Rule(
+        name="weighted_mean",
+        aggregate=weighted_mean,
+        family="mean",
+        least_contributions=lambda f: 1,
+        kappa=None,
+        symmetries=_EUCLIDEAN | {"diagonal_scale", "monotone", "lipschitz"},
+        certify=None,
+        source="clause 3.3; Blanchard et al. 2017, Lemma 1",
+        description="Weighted mean with order-free bits; tolerates no faulty contribution.",
+    ),
+    Rule(
+        name="coordinate_median",
+        aggregate=coordinate_median,
+        family="coordinatewise",
+        least_contributions=_majority,
+        kappa=bounds.median_kappa,
+        symmetries=_COORDINATEWISE | _ORDERLY | {"exact_fit", "majority_fit"},
+        certify=_certify_median,
+        source="Yin et al. 2018 (arXiv:1803.01498)",
+        description="Middle value of every coordinate; midpoint of the two middle ones if their number is even.",
+    ),
+    Rule(
+        name="lower_coordinate_median",
+        aggregate=lower_coordinate_median,
+        family="coordinatewise",
+        least_contributions=_majority,
+        kappa=bounds.lower_median_kappa,
+        symmetries=(_COORDINATEWISE | _ORDERLY | {"exact_fit", "majority_fit", "monotone_map"}) - {"negation"},
+        certify=_certify_lower_median,
+        source="Yin et al. 2018 (arXiv:1803.01498); torch.median",
+        description="Middle value of every coordinate; the lower of the two middle ones if their number is even.",
+    ),
+    Rule(
+        name="trimmed_mean",
+        aggregate=trimmed_mean,
+        family="coordinatewise",
+        least_contributions=_majority,
+        kappa=bounds.trimmed_kappa,
+        symmetries=_COORDINATEWISE | _ORDERLY | {"exact_fit"},
+        certify=_certify_trimmed,
+        source="Yin et al. 2018 (arXiv:1803.01498); optimal by Allouah et al. 2023 (arXiv:2302.01772)",
+        description="Mean of every coordinate without its f smallest and f largest values; the best constant there is.",
+    ),
+    Rule(
+        name="mean_around_median",
+        aggregate=mean_around_median,
+        family="coordinatewise",
+        least_contributions=_majority,
+        kappa=bounds.mean_around_median_kappa,
+        symmetries=_COORDINATEWISE | {"exact_fit"},
+        certify=None,
+        source="Xie et al. 2018 (arXiv:1802.10116)",
+        description="Mean of the n - f values of every coordinate that are nearest to its median (MeaMed).",
+    ),
+    Rule(
+        name="geometric_median",
+        aggregate=geometric_median,
+        family="gram",
+        least_contributions=_majority,
+        kappa=bounds.lower_median_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
+        certify=certify_geometric_median,
+        source="Minsker 2015 (arXiv:1308.1334); clause 4.7",
+        description="Point with the least sum of distances to all contributions, certified.",
+    ),
+    Rule(
+        name="filtered_geometric_median",
+        aggregate=filtered_geometric_median,
+        family="gram",
+        least_contributions=lambda f: 3 * f + 1,
+        kappa=bounds.filtered_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
+        certify=_certify_filtered,
+        source="HQDE section 4 as clauses 4.3 and 4.4 read it",
+        description="Geometric median after at most f contributions far out were rejected: HQDE's own rule, provable.",
+    ),
+    Rule(
+        name="krum",
+        aggregate=krum,
+        family="gram",
+        least_contributions=_krum_least,
+        kappa=bounds.krum_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
+        certify=certify_krum,
+        source="Blanchard et al. 2017 (arXiv:1703.02757)",
+        description="The contribution with the least sum of squared distances to its n - f - 2 nearest others.",
+    ),
+    Rule(
+        name="multi_krum",
+        aggregate=multi_krum,
+        family="gram",
+        least_contributions=_krum_least,
+        kappa=bounds.multi_krum_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit"},
+        certify=None,
+        source="Blanchard et al. 2017 (arXiv:1703.02757); Bareilles et al. 2026 (arXiv:2602.03899)",
+        description="Mean of the n - f contributions with the lowest Krum scores.",
+    ),
+    Rule(
+        name="minimum_diameter_mean",
+        aggregate=minimum_diameter_mean,
+        family="gram",
+        least_contributions=_majority,
+        kappa=bounds.minimum_diameter_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit"},
+        certify=None,
+        source="El Mhamdi et al. 2018 (arXiv:1802.07927); Farhadkhani et al. 2022 (arXiv:2205.12173)",
+        description="Mean of the n - f contributions of least diameter, found exactly.",
+    ),
+    Rule(
+        name="smallest_spread_mean",
+        aggregate=smallest_spread_mean,
+        family="gram",
+        least_contributions=_majority,
+        kappa=bounds.smallest_spread_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit"},
+        certify=None,
+        source="Allouah et al. 2023 (SMEA)",
+        description="Mean of the n - f contributions whose covariance has the smallest largest eigenvalue.",
+    ),
+    Rule(
+        name="covariance_filter",
+        aggregate=covariance_filter,
+        family="gram",
+        least_contributions=_majority,
+        kappa=None,
+        symmetries=_EUCLIDEAN,
+        certify=None,
+        source="Allouah et al. 2025 (CAF); no constant proven here",
+        description="Weighted mean whose weights shrink along the widest direction until n - 2f is left.",
+    ),
+    Rule(
+        name="bulyan",
+        aggregate=bulyan,
+        family="gram",
+        least_contributions=lambda f: 4 * f + 3,
+        kappa=None,
+        symmetries=(_COMMON | {"translation", "exact_fit"}),
+        certify=None,
+        source="El Mhamdi et al. 2018 (arXiv:1802.07927)",
+        description="Repeated Krum, then each coordinate's mean of the n - 4f values nearest to its median.",
+    ),
+    Rule(
+        name="centred_clipping",
+        aggregate=centred_clipping,
+        family="gram",
+        least_contributions=_majority,
+        kappa=None,
+        symmetries=_COMMON | {"translation", "exact_fit", "majority_fit"},
+        certify=None,
+        source="Karimireddy et al. 2021 (arXiv:2012.10333)",
+        description="One step from the coordinate-wise median, each contribution's pull cut to the median distance.",
+    ),
+    Rule(
+        name="mixed_trimmed_mean",
+        aggregate=mixed_trimmed_mean,
+        family="gram",
+        least_contributions=_majority,
+        kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.trimmed_kappa(n, f)),
+        symmetries=_COMMON | {"translation", "exact_fit"},
+        certify=None,
+        source="Allouah et al. 2023 (arXiv:2302.01772)",
+        description="Trimmed mean after nearest-neighbour mixing.",
+    ),
+    Rule(
+        name="mixed_geometric_median",
+        aggregate=mixed_geometric_median,
+        family="gram",
+        least_contributions=_majority,
+        kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.lower_median_kappa(n, f)),
+        symmetries=_EUCLIDEAN | {"exact_fit"},
+        certify=None,
+        source="Allouah et al. 2023 (arXiv:2302.01772)",
+        description="Geometric median after nearest-neighbour mixing, solved in coefficient space.",
+    ),
+    Rule(
+        name="mixed_krum",
+        aggregate=mixed_krum,
+        family="gram",
+        least_contributions=_krum_least,
+        kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.krum_kappa(n, f)),
+        symmetries=_EUCLIDEAN | {"exact_fit"},
+        certify=None,
+        source="Allouah et al. 2023 (arXiv:2302.01772)",
+        description="Krum after nearest-neighbour mixing, scored in coefficient space.",
+    ),
+    Rule(
+        name="clipped_trimmed_mean",
+        aggregate=clipped_trimmed_mean,
+        family="gram",
+        least_contributions=_majority,
+        kappa=lambda n, f: bounds.clipped_kappa(n, f, bounds.trimmed_kappa(n, f)),
+        symmetries=_COMMON | {"exact_fit"},
+        certify=None,
+        source="Allouah et al. 2024 (arXiv:2405.14432)",
+        description="Trimmed mean after the longest contributions were shortened (adaptive robust clipping).",
+    ),
+)

@@ -1,0 +1,90 @@
+"""Centred clipping: from a reference point, the mean of the steps towards all contributions, each cut to a radius.
+
+Source: HQDE clause 4.5; Karimireddy et al. 2021 (arXiv:2012.10333).
+Pure: no clock, no randomness, no input or output; arguments are never changed. With a given reference and radius the
+rule is not translation or scale equivariant and its error grows with the distance of the reference; with the
+defaults (coordinate-wise median, median distance) it is both.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hqde_ref.core.kernels.gram import centred_gram, combine_rows
+from hqde_ref.core.kernels.order_statistics import median_rows
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_finite
+from hqde_ref.errors import ConfigurationError, LayoutError
+
+__all__ = ["centred_clipping"]
+
+_RULE = "centred_clipping"
+
+
+def centred_clipping(
+    updates: Updates, *, faulty_max: int, reference: Tensor | None = None, radius: float | None = None, steps: int = 1
+) -> Tensor:
+    """Return the point after ``steps`` moves v <- v + mean_i cut(x_i - v), cut shortening a vector to ``radius``.
+
+    Args:
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        faulty_max: how many rows may hold anything at all.
+        reference: where to start, (d,) of the rows' dtype and device; None for the coordinate-wise median.
+        radius: finite and at least 0; None for the ceil(n / 2)-th smallest distance from the start.
+        steps: how many moves, at least 1.
+    Returns:
+        A new row (d,) of the same dtype and device.
+    Raises:
+        TooFewContributions: unless n > 2 * faulty_max.
+        NotFinite, LayoutError, ConfigurationError: for rows or settings that do not fit.
+    """
+    rows = as_rows(updates, rule=_RULE)
+    check_count(_RULE, count=len(rows), faulty_max=faulty_max)
+    _check_settings(radius, steps)
+    if rows[0].numel() == 0:
+        return rows[0].clone()  # a layout without floating entries: nothing to move
+    start = median_rows(rows, lower=False, rule=_RULE) if reference is None else reference.detach()
+    if reference is not None:
+        if (start.shape, start.dtype, start.device) != (rows[0].shape, rows[0].dtype, rows[0].device):
+            raise LayoutError(
+                what=f"reference of {_RULE}",
+                wanted=f"{tuple(rows[0].shape)} {rows[0].dtype}",
+                got=f"{tuple(start.shape)} {start.dtype}",
+                do="start from a row of the same layout",
+            )
+        require_finite(_RULE, rows)
+    # The rows and the start, around the start: all iterates are combinations of them.
+    points = [*(rows[index] for index in content_order(rows)), start]
+    gram = centred_gram(points, rule=_RULE, weights=[1.0] * len(points), centre=len(rows))
+    coefficients = torch.zeros_like(gram.norms)
+    limit = _relative_radius(radius, gram.norms[:-1], gram.unit)
+    for _ in range(steps):
+        along = gram.cosines @ coefficients
+        squares = gram.norms**2 - 2.0 * gram.norms * along + coefficients @ along
+        far = squares.clamp_min(0.0).sqrt()[:-1]
+        shares = torch.where(far > limit, limit / torch.where(far > limit, far, 1.0), 1.0) / len(rows)
+        coefficients = coefficients * (1.0 - shares.sum())
+        coefficients[:-1] += shares * gram.norms[:-1]
+    return combine_rows(points, gram, coefficients)
+
+
+def _check_settings(radius: float | None, steps: int) -> None:
+    if radius is not None and not (math.isfinite(radius) and radius >= 0.0):
+        raise ConfigurationError(
+            setting=f"radius of {_RULE}",
+            wanted="finite and at least 0",
+            got=radius,
+            do="leave it out for the median distance",
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ConfigurationError(
+            setting=f"steps of {_RULE}", wanted="an integer of at least 1", got=steps, do="move at least once"
+        )
+
+
+def _relative_radius(radius: float | None, norms: Tensor, unit: int) -> float:
+    if radius is not None:
+        return math.ldexp(radius, -unit)
+    return float(norms.sort().values[(len(norms) - 1) // 2])

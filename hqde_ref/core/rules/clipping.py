@@ -1,0 +1,82 @@
+"""Clipping: contributions longer than a limit are shortened to it before a rule is applied.
+
+Source: HQDE clause 4.5; Allouah et al. 2024 (adaptive robust clipping, arXiv:2405.14432): kappa grows by 2f / (n - 2f).
+Pure: no clock, no randomness, no input or output; arguments are never changed. Lengths are measured from the origin,
+so nothing here is translation equivariant; a static limit is not scale equivariant either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hqde_ref.core.kernels.row_norms import row_norms
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_finite
+from hqde_ref.core.rules.trimmed_mean import trimmed_mean
+from hqde_ref.errors import ConfigurationError
+
+__all__ = ["adaptive_limit", "clip_adaptively", "clip_rows", "clipped_trimmed_mean"]
+
+
+def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
+    """Return the rows, those longer than ``limit`` (Euclidean norm) shortened to it; shorter ones are not copied.
+
+    Args:
+        updates: n tensors (d,) or one (n, d) tensor, finite.
+        limit: finite and at least 0.
+    Raises:
+        ConfigurationError: the limit is not finite or below 0.
+        TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
+    """
+    rule = "clip_rows"
+    rows = as_rows(updates, rule=rule)
+    if not (math.isfinite(limit) and limit >= 0.0):
+        raise ConfigurationError(
+            setting=f"limit of {rule}",
+            wanted="finite and at least 0",
+            got=limit,
+            do="give a length in the units of the contributions",
+        )
+    require_finite(rule, rows)
+    return _clip(rows, row_norms(rows), limit)
+
+
+def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
+    """Return the rows with the floor(2 f (n - f) / n) longest shortened to the length of the next longest.
+
+    Raises:
+        TooFewContributions: unless n > 2 * faulty_max.
+        NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
+    """
+    rule = "clip_adaptively"
+    rows = as_rows(updates, rule=rule)
+    check_count(rule, count=len(rows), faulty_max=faulty_max)
+    require_finite(rule, rows)
+    norms = row_norms(rows)
+    return _clip(rows, norms, adaptive_limit(norms, faulty_max=faulty_max))
+
+
+def clipped_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
+    """Return the trimmed mean of adaptively clipped rows; arguments, result and errors as for ``trimmed_mean``."""
+    return trimmed_mean(clip_adaptively(updates, faulty_max=faulty_max), faulty_max=faulty_max)
+
+
+def adaptive_limit(norms: Sequence[float], *, faulty_max: int) -> float:
+    """Return the length that all but the floor(2 f (n - f) / n) longest rows keep to."""
+    count = len(norms)
+    clipped = 2 * faulty_max * (count - faulty_max) // count
+    return sorted(norms, reverse=True)[clipped]
+
+
+def _clip(rows: Sequence[Tensor], norms: Sequence[float], limit: float) -> tuple[Tensor, ...]:
+    return tuple(row if norm <= limit else _shorten(row, norm, limit) for row, norm in zip(rows, norms, strict=True))
+
+
+def _shorten(row: Tensor, norm: float, limit: float) -> Tensor:
+    # Two factors, since limit / norm may be smaller than the least float32 while the product is not.
+    factor, exponent = math.frexp(limit / norm)
+    half = exponent // 2
+    return torch.mul(row, factor * 2.0**half).mul_(2.0 ** (exponent - half))

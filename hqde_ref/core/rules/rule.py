@@ -1,0 +1,63 @@
+"""What the registry knows of an aggregation rule.
+
+Source: HQDE clauses 4.5, 4.8 and 4.9.
+Pure: a value, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from hqde_ref.core.certificates import Certificate
+
+__all__ = ["SYMMETRIES", "Rule"]
+
+SYMMETRIES = frozenset(
+    {
+        "permutation",  # of the rows; for gram rules up to ties of scores
+        "translation",  # of all rows by one vector
+        "positive_scale",
+        "negation",
+        "rotation",
+        "coordinate_permutation",
+        "diagonal_scale",  # of every coordinate by its own factor
+        "monotone_map",  # of every coordinate by its own increasing function
+        "idempotent",  # equal rows give that row
+        "exact_fit",  # n - f equal rows give that row
+        "majority_fit",  # more than n / 2 equal rows give that row
+        "hull",  # of all rows
+        "box",  # the range of all rows in every coordinate
+        "honest_box",  # the range of the honest rows in every coordinate
+        "monotone",  # raising a coordinate of a row lowers no coordinate of the result
+        "lipschitz",  # with constant 1 in the greatest change of a row, coordinate by coordinate
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """A rule, when it may be used, and what is proven of it.
+
+    name: its only name here and in scenarios.
+    aggregate: (updates, *, faulty_max) -> row.
+    least_contributions: f -> the least number of rows it takes.
+    kappa: (n, f) -> constant of |F - mean of the honest|^2 <= kappa * V, or None where nothing is proven.
+    symmetries: a subset of ``SYMMETRIES``.
+    family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them; "mean"
+        composes up a tree.
+    certify: (updates, output, *, faulty_max) -> certificate of anybody's output, or None.
+    """
+
+    name: str
+    aggregate: Callable[..., Tensor]
+    least_contributions: Callable[[int], int]
+    kappa: Callable[[int, int], float] | None
+    symmetries: frozenset[str]
+    family: Literal["mean", "coordinatewise", "gram"]
+    source: str
+    certify: Callable[..., Certificate] | None
+    description: str

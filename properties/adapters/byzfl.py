@@ -1,0 +1,56 @@
+"""``byzfl``: its aggregators, as a torch user gets them, with their default settings.
+
+Variants: the median of an even count is the midpoint; Krum sums the distances to n - f - 1 neighbours (its paper:
+n - f - 2), Multi-Krum takes n - f; the geometric median is smoothed (nu = 0.1) and iterated three times from zero;
+centred clipping starts at zero and keeps its last result for the next call. All of them compute in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hqde_ref.messages import Aggregate
+from properties.adapters.common import Functions, Rule, as_vectors, equal_masses, from_vector, stand_in_for
+
+stand_in_for("torchvision")
+
+import byzfl  # noqa: E402
+
+MAKERS: Mapping[str, Callable[[int], Any]] = {
+    "weighted_mean": lambda _f: byzfl.Average(),
+    "median": lambda _f: byzfl.Median(),
+    "trimmed_mean": lambda f: byzfl.TrMean(f=f),
+    "geometric_median": lambda _f: byzfl.GeometricMedian(),
+    "krum": lambda f: byzfl.Krum(f=f),
+    "multi_krum": lambda f: byzfl.MultiKrum(f=f),
+    "minimum_diameter_averaging": lambda f: byzfl.MDA(f=f),
+    "meamed": lambda f: byzfl.Meamed(f=f),
+    "centered_clipping": lambda _f: byzfl.CenteredClipping(),
+}
+
+
+def _rules() -> dict[str, Rule]:
+    """Rules that keep one aggregator for all rounds of a node, as a user of the package does."""
+    made: dict[tuple[str, int, int], Any] = {}
+
+    def rule(name: str) -> Rule:
+        def apply(request: Aggregate) -> Mapping[str, Tensor]:
+            if name == "weighted_mean":
+                equal_masses(request, "byzfl")
+            vectors = as_vectors(request.updates, "byzfl")
+            key = (name, request.faulty_max, len(vectors[0]) if vectors else 0)
+            if key not in made:
+                made[key] = MAKERS[name](request.faulty_max)
+            return from_vector(made[key](vectors), request.updates[0])
+
+        return apply
+
+    return {name: rule(name) for name in MAKERS}
+
+
+def implementation() -> Functions:
+    """For ``module:attribute``."""
+    return Functions("byzfl", _rules, distribution="byzfl")

@@ -1,0 +1,316 @@
+"""What every rule of the registry promises, rule by rule (clauses 0.1, 0.2, 0.3, 0.5, 0.7, 4.5, 4.6, 4.8, 4.9)."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hqde_ref.core.rules import RULES, SYMMETRIES, Rule, certify, get_rule
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+
+EVERY = [pytest.param(rule, id=name) for name, rule in RULES.items()]
+ROBUST = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.kappa is not None]
+
+
+def seeded(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def faulty_for(rule: Rule, count: int) -> int:
+    return max(f for f in range(count) if rule.least_contributions(f) <= count and (f == 0 or 3 * f < count))
+
+
+def having(symmetry: str) -> list[object]:
+    return [pytest.param(rule, id=name) for name, rule in RULES.items() if symmetry in rule.symmetries]
+
+
+def close(got: Tensor, wanted: Tensor, scale: float = 1.0) -> bool:
+    return bool(((got - wanted).abs() <= 1e-9 * scale).all())
+
+
+@pytest.mark.parametrize("rule", EVERY)
+def test_entries_are_whole(rule: Rule) -> None:
+    assert rule.symmetries <= SYMMETRIES
+    assert RULES[rule.name] is rule
+    assert rule.description.endswith(".")
+    assert rule.source
+
+
+@pytest.mark.parametrize("rule", EVERY)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_results_have_the_layout_of_the_rows_and_rows_stay_as_they_were(rule: Rule, dtype: torch.dtype) -> None:
+    rows = seeded(11, 40, dtype=dtype)
+    kept = rows.clone()
+    result = rule.aggregate(rows, faulty_max=2)
+    assert (result.shape, result.dtype, result.device) == (rows[0].shape, dtype, rows.device)
+    assert torch.equal(rows, kept)
+    assert result.data_ptr() not in {row.data_ptr() for row in rows}
+    wide = rule.aggregate(rows.double(), faulty_max=2)
+    assert bool(((result.double() - wide).abs() <= 6 * torch.finfo(dtype).eps * wide.abs().clamp_min(1.0)).all())
+
+
+@pytest.mark.parametrize("rule", having("permutation"))
+@pytest.mark.parametrize("length", [5, 30000])
+def test_the_order_of_rows_and_their_storage_leave_no_trace(rule: Rule, length: int) -> None:
+    rows = seeded(11, length, dtype=torch.float32)
+    rows[4] = rows[9]
+    wanted = rule.aggregate(rows, faulty_max=2)
+    for seed in range(2):
+        order = torch.randperm(11, generator=torch.Generator().manual_seed(seed)).tolist()
+        assert torch.equal(rule.aggregate([rows[index].clone() for index in order], faulty_max=2), wanted)
+        assert torch.equal(rule.aggregate([rows[index] for index in order], faulty_max=2), wanted)
+
+
+@pytest.mark.parametrize("rule", having("permutation"))
+def test_ties_of_scores_are_broken_by_content(rule: Rule) -> None:
+    """On the corners of a simplex all rows have equal scores; still the order they come in does not matter."""
+    rows = torch.eye(9, dtype=torch.float32)
+    wanted = rule.aggregate(rows, faulty_max=1)
+    for seed in range(3):
+        order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(rule.aggregate(rows[order], faulty_max=1), wanted)
+
+
+@pytest.mark.parametrize("rule", having("translation"))
+def test_translation_moves_the_result_along(rule: Rule) -> None:
+    rows, shift = seeded(11, 6), seeded(6, seed=1) * 100
+    moved = rule.aggregate(rows + shift, faulty_max=2)
+    assert close(moved, rule.aggregate(rows, faulty_max=2) + shift, 100)
+
+
+@pytest.mark.parametrize("rule", having("positive_scale"))
+@pytest.mark.parametrize("exponent", [-100, -1, 100])
+def test_scale_scales_the_result(rule: Rule, exponent: int) -> None:
+    rows, scale = seeded(11, 6), 2.0**exponent
+    scaled = rule.aggregate(rows * scale, faulty_max=2) / scale
+    assert close(scaled, rule.aggregate(rows, faulty_max=2))
+
+
+@pytest.mark.parametrize("rule", having("negation"))
+@pytest.mark.parametrize("count", [11, 12])
+def test_negation_negates_the_result(rule: Rule, count: int) -> None:
+    rows = seeded(count, 6)
+    assert close(-rule.aggregate(-rows, faulty_max=2), rule.aggregate(rows, faulty_max=2))
+
+
+@pytest.mark.parametrize("rule", having("rotation"))
+def test_rotation_rotates_the_result(rule: Rule) -> None:
+    rows = seeded(11, 6)
+    turn, _ = torch.linalg.qr(seeded(6, 6, seed=2))
+    assert close(rule.aggregate(rows @ turn, faulty_max=2), rule.aggregate(rows, faulty_max=2) @ turn, 10)
+
+
+@pytest.mark.parametrize("rule", having("coordinate_permutation"))
+def test_coordinates_may_be_listed_in_any_order(rule: Rule) -> None:
+    rows, order = seeded(11, 6), torch.tensor([3, 1, 5, 0, 4, 2])
+    assert close(rule.aggregate(rows[:, order], faulty_max=2), rule.aggregate(rows, faulty_max=2)[order])
+
+
+@pytest.mark.parametrize("rule", having("diagonal_scale"))
+def test_every_coordinate_may_have_a_scale_of_its_own(rule: Rule) -> None:
+    rows, scale = seeded(11, 6), torch.tensor([1e-3, 1.0, -2.0, 50.0, 0.5, 7.0], dtype=torch.float64)
+    if "negation" not in rule.symmetries:
+        scale = scale.abs()
+    assert close(rule.aggregate(rows * scale, faulty_max=2), rule.aggregate(rows, faulty_max=2) * scale, 50)
+
+
+@pytest.mark.parametrize("rule", having("monotone_map"))
+@pytest.mark.parametrize("count", [11, 12])
+def test_an_increasing_map_maps_the_result(rule: Rule, count: int) -> None:
+    rows = seeded(count, 6)
+    assert torch.equal(rule.aggregate(rows.exp(), faulty_max=2), rule.aggregate(rows, faulty_max=2).exp())
+
+
+@pytest.mark.parametrize("rule", having("idempotent"))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [7, 40000])
+def test_equal_rows_give_that_row_to_the_bit(rule: Rule, dtype: torch.dtype, length: int) -> None:
+    row = seeded(length, seed=3, dtype=dtype)
+    result = rule.aggregate([row] * 11, faulty_max=2)
+    if rule.name == "weighted_mean" and dtype == torch.float64:  # exact within its error bound only
+        assert close(result, row, 1e-4)
+    else:
+        assert torch.equal(result, row)
+
+
+@pytest.mark.parametrize("rule", having("exact_fit"))
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_equal_honest_rows_give_that_row_to_the_bit(rule: Rule, size: float) -> None:
+    row = seeded(9, seed=4, dtype=torch.float32)
+    rows = [row] * 9 + list((seeded(2, 9, seed=5) * size).float())
+    assert torch.equal(rule.aggregate(rows, faulty_max=2), row)
+
+
+@pytest.mark.parametrize("rule", having("majority_fit"))
+def test_a_majority_of_equal_rows_gives_that_row_to_the_bit(rule: Rule) -> None:
+    row = seeded(9, seed=6, dtype=torch.float32)
+    rows = [row] * 6 + list(seeded(5, 9, seed=7, dtype=torch.float32) * 50)
+    assert torch.equal(rule.aggregate(rows, faulty_max=2), row)
+
+
+@pytest.mark.parametrize("rule", having("box"))
+def test_results_stay_in_the_range_of_all_rows(rule: Rule) -> None:
+    for seed in range(5):
+        rows = seeded(11, 6, seed=seed) * 10.0 ** (6 * seeded(11, 1, seed=seed + 50))
+        result = rule.aggregate(rows, faulty_max=2)
+        slack = 1e-9 * rows.abs().max()
+        assert bool(((result >= rows.amin(dim=0) - slack) & (result <= rows.amax(dim=0) + slack)).all())
+
+
+@pytest.mark.parametrize("rule", having("honest_box"))
+@pytest.mark.parametrize("count", [7, 10])
+def test_results_stay_in_the_honest_range_of_every_coordinate_exactly(rule: Rule, count: int) -> None:
+    faulty = (count - 1) // 2
+    for seed in range(20):
+        rows = seeded(count, 8, seed=seed, dtype=torch.float32)
+        honest = rows[faulty:]
+        rows[:faulty] *= 10.0 ** (seed - 8)
+        result = rule.aggregate(rows, faulty_max=faulty)
+        assert bool(((result >= honest.amin(dim=0)) & (result <= honest.amax(dim=0))).all())
+
+
+@pytest.mark.parametrize("rule", having("monotone"))
+def test_raising_a_coordinate_lowers_nothing(rule: Rule) -> None:
+    rows = seeded(10, 30)
+    raised = rows.clone()
+    raised[3] += seeded(30, seed=8).abs()
+    assert bool((rule.aggregate(raised, faulty_max=2) >= rule.aggregate(rows, faulty_max=2) - 1e-12).all())
+
+
+@pytest.mark.parametrize("rule", having("lipschitz"))
+def test_small_changes_change_the_result_no_more_than_they_are(rule: Rule) -> None:
+    rows = seeded(10, 30)
+    changed = rows + 0.1 * (2 * torch.rand(10, 30, generator=torch.Generator().manual_seed(9), dtype=torch.float64) - 1)
+    moved = (rule.aggregate(changed, faulty_max=2) - rule.aggregate(rows, faulty_max=2)).abs()
+    assert bool((moved <= (changed - rows).abs().amax(dim=0) + 1e-12).all())
+
+
+def attacks(honest: Tensor, faulty: int) -> list[Tensor]:
+    mean, spread = honest.mean(dim=0), honest.std(dim=0)
+    far = honest[(honest - mean).norm(dim=1).argmax()]
+    return [
+        rows.expand(faulty, -1)
+        for rows in (
+            far[None],
+            (mean + 1.5 * spread)[None],
+            (mean - 3 * spread)[None],
+            (mean + 1e30)[None],
+            -10 * mean[None],
+            (2 * far - mean)[None],
+            mean[None] + torch.eye(1, len(mean), dtype=mean.dtype) * 1e6,
+        )
+    ]
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_no_attack_tried_breaks_the_proven_constant(rule: Rule) -> None:
+    worst = 0.0
+    for count in (7, 10, 11):
+        for faulty in range(1, faulty_for(rule, count) + 1):
+            if rule.least_contributions(faulty) > count:
+                continue
+            for seed in range(4):
+                honest = seeded(count - faulty, 3, seed=seed)
+                if seed % 2:
+                    honest[: faulty + 1] += 4.0  # honest rows in two clusters
+                mean = honest.mean(dim=0)
+                variance = float(((honest - mean) ** 2).sum()) / len(honest)
+                for bad in attacks(honest, faulty):
+                    result = rule.aggregate(torch.cat([honest, bad]), faulty_max=faulty)
+                    assert rule.kappa is not None
+                    ratio = float(((result - mean) ** 2).sum()) / (rule.kappa(count, faulty) * variance)
+                    worst = max(worst, ratio)
+    assert 0.0 < worst <= 1.0 + 1e-9
+
+
+def on_axis(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None] * torch.tensor([[0.6, 0.8]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["coordinate_median", "lower_coordinate_median", "trimmed_mean", "geometric_median"])
+@pytest.mark.parametrize(("count", "faulty"), [(7, 1), (7, 2), (10, 1), (10, 2), (10, 3), (13, 4)])
+def test_tight_constants_are_attained(name: str, count: int, faulty: int) -> None:
+    """k honest rows stand with the faulty ones, the others together: the squared error is kappa * V, ratio 1.000."""
+    rule = RULES[name]
+    assert rule.kappa is not None
+    trimmed = {
+        "coordinate_median": (count - 1) // 2,
+        "lower_coordinate_median": count // 2,
+        "trimmed_mean": faulty,
+        "geometric_median": count // 2 if count % 2 == 0 else (count - 1) // 2,
+    }
+    together = count - faulty - trimmed[name]
+    honest = [0.0] * trimmed[name] + [1.0] * together
+    if name == "lower_coordinate_median":
+        honest = [-value for value in honest]
+    values = honest + [honest[-1] * 1e6 if name == "trimmed_mean" else honest[-1]] * faulty
+    result = rule.aggregate(on_axis(values), faulty_max=faulty)
+    if name == "geometric_median" and count % 2 == 0:
+        assert close(result, on_axis([0.5])[0])  # the middle of a segment; its end attains the bound
+        result = on_axis([1.0])[0]
+        assert certify(name, on_axis(values), result, faulty_max=faulty).subgradient_norm == pytest.approx(0, abs=1e-12)
+    mean = on_axis(honest).mean(dim=0)
+    variance = float(((on_axis(honest) - mean) ** 2).sum()) / len(honest)
+    ratio = float(((result - mean) ** 2).sum()) / (rule.kappa(count, faulty) * variance)
+    assert ratio == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("rule", EVERY)
+def test_bad_input_is_refused_by_name(rule: Rule) -> None:
+    rows = seeded(11, 5, dtype=torch.float32)
+    with pytest.raises(TooFewContributions, match="needs at least 1 contributions, got 0"):
+        rule.aggregate([], faulty_max=0)
+    with pytest.raises(LayoutError, match="one dtype in all rows"):
+        rule.aggregate([*rows, rows[0].double()], faulty_max=1)
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ConfigurationError, match="faulty_max"):
+            rule.aggregate(rows, faulty_max=wrong)
+    if rule.name != "weighted_mean":
+        with pytest.raises(TooFewContributions, match=rf"at least {rule.least_contributions(5)} contributions"):
+            rule.aggregate(rows[:10], faulty_max=5)
+    rows[2, 4], rows[7, 0] = math.inf, math.nan
+    with pytest.raises(NotFinite, match=r"NaN or infinity in row\(s\) 2, 7; screen contributions first"):
+        rule.aggregate(rows, faulty_max=2)
+
+
+def test_an_unknown_rule_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"must be one of .* 'geometic_median'; did you mean 'geometric_"):
+        get_rule("geometic_median")
+    with pytest.raises(ConfigurationError, match=r"see hqde_ref.core.rules.RULES"):
+        get_rule("zzz")
+    with pytest.raises(ConfigurationError, match=r"rule to certify must be one of .* got 'bulyan'"):
+        certify("bulyan", seeded(7, 2), seeded(2), faulty_max=1)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in EVERY if rule.values[0].certify is not None])  # type: ignore[union-attr]
+def test_own_results_are_certified_and_wrong_ones_are_not(rule: Rule) -> None:
+    rows = seeded(11, 30)
+    certificate = certify(rule.name, rows, rule.aggregate(rows, faulty_max=2), faulty_max=2)
+    assert certificate.rule == rule.name
+    assert (certificate.count == 11) or "rows kept of 11" in certificate.because
+    assert certificate.excess <= 1e-9
+    assert certify(rule.name, rows, rows.amax(dim=0), faulty_max=2).excess > 0.1
+
+
+def test_rank_certificates_prove_containment() -> None:
+    rows = seeded(9, 20)
+    median = certify("coordinate_median", rows, rows.median(dim=0).values, faulty_max=4)
+    assert (median.rank_interval, median.excess) == ((5, 5), 0.0)
+    assert median.because == (
+        "every coordinate lies between ranks 5 and 5 of 9, inside the honest range with 4 faulty rows"
+    )
+    mean = certify("trimmed_mean", rows, rows.mean(dim=0), faulty_max=4)
+    assert mean.rank_interval is not None
+    assert mean.rank_interval[0] < 5
+    assert "not proven to be inside" in mean.because
+
+
+def test_krum_certificates_order_the_scores() -> None:
+    rows = torch.tensor([[0.0], [1.0], [2.5], [4.5], [50.0]])
+    good = certify("krum", rows, rows[1], faulty_max=1)
+    assert (good.excess, good.score_order) == (0.0, (1, 2, 0, 3, 4))
+    assert good.because == "the output is row 1, of rank 1 by score among 5 with 1 faulty rows"
+    bad = certify("krum", rows, rows[4], faulty_max=1)
+    assert bad.excess > 1000
+    assert certify("krum", rows, torch.tensor([0.5]), faulty_max=1).because.startswith("the output is none of the rows")
