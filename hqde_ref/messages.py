@@ -935,6 +935,100 @@ class Trained:
 
 
 @message
+class StoreOpen:
+    """Start a weight store of so many stores, all empty, that keeps ``copies`` of each key. One a node."""
+
+    stores: int
+    copies: int
+
+
+@message
+class StoreOpened:
+    """The stores' names, for faults."""
+
+    stores: tuple[str, ...]
+
+
+@message
+class StorePut:
+    """Write these tensors under this key."""
+
+    key: str
+    tensors: Mapping[str, Tensor]
+
+
+@message
+class StoreWritten:
+    """What became of a write. Not acknowledged: it may or may not survive."""
+
+    acknowledged: bool
+    reason: str | None = None
+
+
+@message
+class StoreGet:
+    """Read a key: ``StoreFound``, ``StoreAbsent`` (an error that names the key), or ``StoreUnavailable``."""
+
+    key: str
+
+
+@message
+class StoreFound:
+    """The newest acknowledged value."""
+
+    tensors: Mapping[str, Tensor]
+
+
+@message
+class StoreAbsent:
+    """There is no such key."""
+
+    reason: str
+
+
+@message
+class StoreUnavailable:
+    """Too few stores answer to tell."""
+
+    reason: str
+
+
+@message
+class StorePlace:
+    """Which stores keep this key?"""
+
+    key: str
+
+
+@message
+class StorePlaced:
+    """The stores of a key."""
+
+    stores: tuple[str, ...]
+
+
+@message
+class StoreFault:
+    """Do this to a store.
+
+    Attributes:
+        kind: ``kill`` (its memory is lost), ``restart`` (a killed one comes back and is brought up to date), ``stop``,
+            ``continue``, or ``damage`` (flip bits of its copy of ``key``).
+    """
+
+    kind: str
+    store: str
+    key: str | None = None
+
+
+@message
+class StoreFaulted:
+    """The fault took effect, or not: there was nothing to damage, or nobody to bring a store up to date from."""
+
+    fired: bool
+
+
+@message
 class Misused:
     """The implementation refused a request as nonsensical; the sentence is its own (clause 0.7)."""
 

@@ -50,6 +50,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps
+from hqde_ref.reference_store import STORE_REQUESTS, ReferenceStore
 from hqde_ref.rounds.flat import flat_round
 from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan, Seat
@@ -72,7 +73,9 @@ class Reference:
 
     name = "reference"
     version = hqde_ref.__version__
-    supports: frozenset[type] = frozenset({Aggregate, PlanTree, PlanSplit, PlanShare, Observe, TrainSteps})
+    supports: frozenset[type] = (
+        frozenset({Aggregate, PlanTree, PlanSplit, PlanShare, Observe, TrainSteps}) | STORE_REQUESTS
+    )
 
     @property
     def rules(self) -> frozenset[tuple[str, str]]:
@@ -82,7 +85,7 @@ class Reference:
         return frozenset({(name, "flat") for name in RULES} | means | shardable)
 
     def start(self) -> Node:
-        """A node; it keeps nothing between requests."""
+        """A node; it keeps nothing between requests, but for its weight store."""
         return _ReferenceNode()
 
     def stop(self) -> None:
@@ -92,8 +95,14 @@ class Reference:
 class _ReferenceNode:
     """Answers foreign requests; misuse becomes ``Misused`` with the error's own sentence (clause 0.7)."""
 
+    def __init__(self) -> None:
+        self._store: ReferenceStore | None = None
+
     def perform(self, request: Request, /) -> Reply:
         try:
+            if type(request) in STORE_REQUESTS:
+                self._store = self._store or ReferenceStore()
+                return self._store.perform(request)
             return _answer(request)
         except HqdeError as error:
             return Misused(error=type(error).__name__, sentence=str(error))

@@ -155,6 +155,14 @@ class Store:
         )
         return Found(by=self._standing(), key=request.key, version=held.version, digest=held.digest, payload=payload)
 
+    def damage(self, key: str) -> bool:
+        """Flip bits of the copy of this key, as a failing memory does; False where there is none. For fault tests."""
+        held = self._held.get(key)
+        if held is None or held.content is None:
+            return False
+        held.content = held.content.bitwise_not()
+        return True
+
     # ---------------------------------------------------------------------------------------------- joining
 
     def _list(self, request: List) -> Reply:
