@@ -63,7 +63,8 @@ class Contribution:
     """What a worker sends in a round (clause 4.10: nothing it says of itself is believed).
 
     Attributes:
-        payloads: the packed vector, cut into the round's shards (one in a flat round).
+        payloads: the packed vector, cut into the round's shards (one in a flat round). A crowd's members share theirs:
+            each payload holds the rows of all of them, and ``row`` says which is this one's.
         layout: fingerprint of the layout of the whole vector.
         digests: xxh3-128 of each payload's bytes as the sender had them (clause 6.8).
         mass: the weight it asks for under a weighted mean.
@@ -82,6 +83,7 @@ class Contribution:
     samples: int
     loss: float | None
     efficiency: float
+    row: int | None = None
 
 
 @message
@@ -117,6 +119,7 @@ class Policy:
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
             long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance.
         round_within_s: the whole round's time; training may take ``train_share`` of it.
+        hedge_after_s: how long an aggregator may be silent before its work also goes to another.
     """
 
     rule: str = "geometric_median"
@@ -127,6 +130,7 @@ class Policy:
     outlier_factor: float | None = 3.0
     round_within_s: float = 5.0
     train_share: float = 0.6
+    hedge_after_s: float = 0.5
 
 
 @message
@@ -217,13 +221,45 @@ class Train:
 
 
 @message
+class Muster:
+    """Ask a crowd to have its members train, to look at what they give, and to keep it for this round.
+
+    Attributes:
+        members, slices: who trains, and on which rows of the training data.
+        layout: of the whole vector.
+        arenas: give the rows of all usable members, one payload a shard; else they stay with the crowd.
+    """
+
+    round: int
+    base: tuple[str, ...]
+    members: tuple[str, ...]
+    slices: tuple[tuple[int, int], ...]
+    steps: int
+    shards: int
+    layout: Layout
+    arenas: bool
+
+
+@message
+class Subtotal:
+    """Ask a crowd for the exact partial sum of these of its members (see ``Combine``)."""
+
+    round: int
+    layout: Layout
+    workers: tuple[str, ...]
+    masses: tuple[float, ...]
+    grid: tuple[int, ...]
+
+
+@message
 class Claim:
-    """A contribution as its receiver must check it."""
+    """A contribution, or an arena of ``rows`` of them, as its receiver must check it."""
 
     worker: str
     payload: Payload
     digest: str
     layout: str
+    rows: int = 1
 
 
 @message
@@ -268,6 +304,7 @@ class Resolve:
     """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4).
 
     Attributes:
+        places: where each worker's row stands among the rows of all payloads; None: in order, one a payload.
         faulty_max: how many of the rows may hold anything.
         dropped: how many contributions were rejected as outliers before: the bound counts them.
     """
@@ -281,15 +318,17 @@ class Resolve:
     rejections_max: int
     outlier_factor: float | None
     dropped: int = 0
+    places: tuple[int, ...] | None = None
 
 
 @message
 class PartialGram:
-    """Inner products of the rows within one shard, around their coordinate-wise lower median (clause 3.8)."""
+    """Inner products of the rows within one shard, around one of them (clause 3.8); ``places`` as in ``Resolve``."""
 
     round: int
     layout: Layout
     rows: tuple[Payload, ...]
+    places: tuple[int, ...] | None = None
 
 
 @message
@@ -321,11 +360,13 @@ class Weigh:
 
 @message
 class Blend:
-    """Combine the rows of one shard around their lower median; integer entries by the lower median of those kept.
+    """Combine the rows of one shard around one of them; integer entries by the lower median of those kept.
 
     Attributes:
         multipliers: one a row.
         kept: indices of the rows that were not rejected.
+        centre: the row that the shard's Gram matrix was made around.
+        places: as in ``Resolve``.
     """
 
     round: int
@@ -333,6 +374,8 @@ class Blend:
     rows: tuple[Payload, ...]
     multipliers: tuple[float, ...]
     kept: tuple[int, ...]
+    centre: int
+    places: tuple[int, ...] | None = None
 
 
 @message
@@ -397,6 +440,27 @@ class Adopted:
 
 
 @message
+class Mustered:
+    """What a crowd's members contributed, and what the crowd found when it looked at it.
+
+    Attributes:
+        contributions: of the usable members, without payloads; ``row`` counts the rows of the arenas.
+        tops: of each, the largest magnitudes by shard and float block.
+        arenas, digests: one a shard, if they were asked for and anybody is usable.
+    """
+
+    crowd: str
+    round: int
+    incarnation: int
+    contributions: tuple[Contribution, ...]
+    tops: tuple[tuple[tuple[float, ...], ...], ...]
+    rejected: Mapping[str, str]
+    missing: Mapping[str, str]
+    arenas: tuple[Payload, ...]
+    digests: tuple[str, ...]
+
+
+@message
 class Screened:
     """One finding a claim, in their order."""
 
@@ -426,9 +490,10 @@ class Resolved:
 
 @message
 class GramPart:
-    """A partial Gram matrix, (n, n) float64 as bytes."""
+    """A partial Gram matrix, (n, n) float64 as bytes; ``centre`` is the row it was made around, None for a sum."""
 
     payload: Payload
+    centre: int | None = None
 
 
 @message
@@ -490,6 +555,8 @@ class Failed:
 
 
 UNKNOWN = "unknown: this node has adopted no state yet"
+LATE = Failed(reason="late", definite=False)  # the call is still out: an equal one joins it
+CRASHED = Failed(reason="crashed", definite=True)
 
 
 # ------------------------------------------------------------------------------------------------ foreign requests
@@ -767,7 +834,9 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Forge(base=base):
             return len(base)
-        case Combine() | Resolve() | PartialGram() | AddGrams() | Blend():
+        case Muster(arenas=True, shards=shards):
+            return shards
+        case Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Blend():
             return 1
         case _:
             return 0

@@ -11,18 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from hqde_ref.messages import (
+    AddGrams,
     Adopt,
     Answer,
+    Blend,
     Call,
     Combine,
     Contribution,
     Forge,
     Layout,
+    Muster,
+    PartialGram,
     Payload,
     Resolve,
     Runtime,
     Screen,
+    Subtotal,
     Train,
+    Weigh,
     message,
 )
 from simulator.streams import seed_of
@@ -110,11 +116,11 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
     """The stage of a round that an ask belongs to."""
     for call in calls:
         match call.request:
-            case Train():
+            case Train() | Muster():
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Resolve():
+            case Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Weigh() | Blend():
                 return "combine"
             case Adopt(round=number) if number == round_number:
                 return "publish"

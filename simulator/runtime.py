@@ -18,6 +18,8 @@ from typing import Final
 from torch import Tensor
 
 from hqde_ref.messages import (
+    CRASHED,
+    LATE,
     Adopt,
     Answer,
     Call,
@@ -42,8 +44,6 @@ __all__ = ["Network", "Simulated", "work_of"]
 
 SECOND: Final = 1_000_000_000
 RETRANSMIT: Final = 200_000_000  # ns until a lost packet is sent again, as TCP does at first
-_LATE = Failed(reason="late", definite=False)
-_CRASHED = Failed(reason="crashed", definite=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ class Simulated:
         state.running = None
         state.queue.clear()
         for message in lost:
-            self._answer(message, tuple(_CRASHED for _ in message.calls))
+            self._answer(message, tuple(CRASHED for _ in message.calls))
 
     def restart(self, host: str) -> None:
         """A fresh process with fresh nodes."""
@@ -223,7 +223,7 @@ class Simulated:
     def _arrive(self, message: _Message) -> None:
         state = self._hosts[message.host]
         if not state.alive:
-            self._answer(message, tuple(_CRASHED for _ in message.calls))
+            self._answer(message, tuple(CRASHED for _ in message.calls))
             return
         state.queue.append(message)
         self._go_on(message.host)
@@ -302,7 +302,7 @@ def _reply_in(message: _Message | None, call: Call) -> Reply:
     if message is None:
         return Failed(reason=f"there is no node {call.node!r}", definite=True)
     if not message.delivered or message.replies is None:
-        return _LATE
+        return LATE
     return message.replies[message.calls.index(call)]
 
 

@@ -33,19 +33,27 @@ def screen(claim: Claim, packed: Tensor, layout: Layout, *, declared: str) -> Se
     found = digest(packed)
     reason, tops = _misfit(claim, packed, layout, found, declared), _NO_TOPS
     if reason is None:
-        row, _ = split_rows(packed, layout)
-        tops = largest_magnitudes(row, float_blocks(layout))
+        tops = _tops(packed, layout, claim.rows)
         bad = [e.name for e, top in zip(_float_entries(layout), tops, strict=True) if not math.isfinite(top)]
         if bad:
             reason, tops = f"{NOT_FINITE}: parameter {bad[0]!r} holds NaN or infinity", _NO_TOPS
     return Seen(worker=claim.worker, reason=reason, tops=tops, digest=found)
 
 
+def _tops(packed: Tensor, layout: Layout, rows: int) -> tuple[float, ...]:
+    blocks = float_blocks(layout)
+    if rows == 1:
+        return largest_magnitudes(split_rows(packed, layout)[0], blocks)
+    found = [largest_magnitudes(split_rows(row, layout)[0], blocks) for row in packed.view(rows, -1)]
+    # max() does not see a NaN that does not come first.
+    return tuple(max(column) if all(map(math.isfinite, column)) else math.nan for column in zip(*found, strict=True))
+
+
 def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str, declared: str) -> str | None:
     if claim.layout != declared:
         return f"{MISSHAPEN}: its layout is {claim.layout}, the round declared {declared}"
-    if packed.numel() != packed_bytes(layout):
-        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {packed_bytes(layout)}"
+    if packed.numel() != claim.rows * packed_bytes(layout):
+        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {claim.rows * packed_bytes(layout)}"
     if claim.digest != found:
         return f"{CORRUPTED}: its bytes have digest {found[:12]}, it was sent with {claim.digest[:12]}"
     return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hqde_ref.core.combining import combine, lower_median, resolve, resolve_rows
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
-from hqde_ref.core.packing import digest, merge_rows, split_rows
+from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
 from hqde_ref.core.screening import screen
 from hqde_ref.messages import (
     AddGrams,
@@ -70,10 +70,10 @@ class Aggregator:
             case Resolve():
                 return self._resolve(request)
             case PartialGram():
-                rows = [split_rows(row.ref, request.layout)[0] for row in request.rows]
-                return GramPart(
-                    payload=self._named(partial_gram(rows).view(torch.uint8).view(-1), request.round, "gram")
-                )
+                rows = [split_rows(row, request.layout)[0] for row in _rows(request)]
+                gram, centre = partial_gram(rows)
+                payload = self._named(gram.view(torch.uint8).view(-1), request.round, "gram")
+                return GramPart(payload=payload, centre=centre)
             case AddGrams():
                 total = add_grams([_as_gram(part) for part in request.parts])
                 return GramPart(payload=self._named(total.view(torch.uint8).view(-1), request.round, "gram"))
@@ -86,7 +86,7 @@ class Aggregator:
 
     def _resolve(self, request: Resolve) -> Resolved:
         packed, found = resolve(
-            [row.ref for row in request.rows],
+            _rows(request),
             request.layout,
             rule=request.rule,
             faulty_max=request.faulty_max,
@@ -105,9 +105,9 @@ class Aggregator:
         )
 
     def _blend(self, request: Blend) -> Blended:
-        rows, integers = zip(*(split_rows(row.ref, request.layout) for row in request.rows), strict=True)
+        rows, integers = zip(*(split_rows(row, request.layout) for row in _rows(request)), strict=True)
         whole = lower_median(torch.stack([integers[index] for index in request.kept]))
-        packed = merge_rows(blend(rows, request.multipliers), whole, request.layout)
+        packed = merge_rows(blend(rows, request.multipliers, centre=request.centre), whole, request.layout)
         return Blended(payload=self._named(packed, request.round, "blend"), digest=digest(packed))
 
     def _named(self, packed: Tensor, round_number: int, what: str) -> Payload:
@@ -115,6 +115,17 @@ class Aggregator:
 
     def _payload(self, packed: Tensor, round_number: int, what: str) -> Payload:
         return Payload(key=f"{self._source}/{round_number}/{what}", ref=packed, nbytes=packed.numel())
+
+
+def _rows(request: Resolve | PartialGram | Blend) -> list[Tensor]:
+    """The packed rows that a request is about: whole payloads, or places in arenas."""
+    if request.places is None:
+        return [row.ref for row in request.rows]
+    size = packed_bytes(request.layout)
+    if size == 0:
+        return [request.rows[0].ref for _ in request.places]
+    rows = [row for arena in request.rows for row in arena.ref.view(-1, size).unbind(0)]
+    return [rows[place] for place in request.places]
 
 
 def _as_gram(part: Payload) -> Tensor:

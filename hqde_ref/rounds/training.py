@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hqde_ref.core.judging import check_policy, gather
 from hqde_ref.core.splitting import split_batch
 from hqde_ref.messages import UNKNOWN, Accepted, Adopt, Call, Failed, Payload, Reply, Runtime, Train, Verdict
-from hqde_ref.rounds.asking import prefer_seats
+from hqde_ref.rounds.asking import Desk, prefer_seats
 from hqde_ref.rounds.flat import flat_round
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.sharded import sharded_round
@@ -38,7 +38,8 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     gathered = gather(replies, members=plan.members, round_number=plan.round)
     present = [c.worker for c in gathered.contributions]
     seats = prefer_seats(plan.seats, present=present)
-    verdict = _TOPOLOGIES[plan.policy.topology](runtime, plan, gathered, seats=seats, until=publish_from)
+    desk = Desk(runtime=runtime, plan=plan, seats=seats, until=publish_from)
+    verdict = _TOPOLOGIES[plan.policy.topology](desk, gathered)
     if isinstance(verdict, Accepted):
         _publish(runtime, plan, verdict, present=present, until=end)
     return verdict
@@ -76,7 +77,11 @@ def _ask(runtime: Runtime, calls: Sequence[Call], *, until: float) -> dict[str, 
 
 
 def _publish(runtime: Runtime, plan: RoundPlan, verdict: Accepted, *, present: Sequence[str], until: float) -> None:
-    """Give the result to everyone; wait only for those who took part. The others get it when they are back."""
+    """Give the result to everyone; wait only for those who took part, and not long for one of them that hangs.
+
+    What is under way still arrives, before the next round's request. Whoever never gets it says so in the next round.
+    """
+    until = min(until, runtime.now() + plan.policy.hedge_after_s)
     _adopt(runtime, plan.round, verdict.payloads, verdict.digests, plan.members, enough=len(present), until=until)
 
 

@@ -31,6 +31,8 @@ from torch import Tensor
 from hqde_ref.core.splitting import gpu_share
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import (
+    CRASHED,
+    LATE,
     Answer,
     Call,
     Failed,
@@ -47,8 +49,6 @@ from hqde_ref.runtimes.local import perform_guarded
 __all__ = ["OnRay"]
 
 _LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError, faults.GetTimeoutError)
-_LATE = Failed(reason="late", definite=False)
-_CRASHED = Failed(reason="crashed", definite=True)
 
 
 class _Host:
@@ -183,7 +183,7 @@ class OnRay:
                     for index, asked in enumerate(calls):
                         if asked == call:
                             replies[index] = reply
-        return tuple(Answer(node=call.node, reply=replies.get(index, _LATE)) for index, call in enumerate(calls))
+        return tuple(Answer(node=call.node, reply=replies.get(index, LATE)) for index, call in enumerate(calls))
 
     def fetch(self, payload: Payload) -> Tensor:
         """The vector, copied out of the object store.
@@ -306,7 +306,7 @@ class OnRay:
             elif host is None:
                 replies[index] = Failed(reason=f"there is no node {call.node!r}", definite=True)
             elif self._hosts[host].dead:
-                replies[index] = _CRASHED
+                replies[index] = CRASHED
             elif call not in groups.setdefault(host, []):
                 groups[host].append(call)
         for host, group in groups.items():
@@ -335,7 +335,7 @@ class OnRay:
             seat = self._hosts[message.host]
             if seat.incarnation == message.incarnation:
                 seat.dead = True
-            return [(call, _CRASHED) for call in message.calls]
+            return [(call, CRASHED) for call in message.calls]
         except faults.RayTaskError as error:
             raise error.cause from error  # a bug of a node: it must not look like a fault
         answers: list[tuple[Call, Reply]] = []
