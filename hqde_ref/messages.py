@@ -71,6 +71,7 @@ class Contribution:
         samples: how many examples it trained on in this round.
         loss: mean loss of its last step; None when it took none (E2) or the loss was not finite (E3).
         efficiency: clause 1.5, in [0.1, 1].
+        accuracy: on the rows it trained on, in [0, 1]; None when it has none.
     """
 
     round: int
@@ -83,6 +84,7 @@ class Contribution:
     samples: int
     loss: float | None
     efficiency: float
+    accuracy: float | None = None
     row: int | None = None
 
 
@@ -111,9 +113,11 @@ class Policy:
 
     Attributes:
         rule: a name in ``hqde_ref.core.rules.RULES``.
-        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7) or ``"sharded"`` (coordinates are cut
-            over reducers; clause 3.8).
+        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7), ``"mapreduce"`` (means, parameters
+            dealt to reducers: clause 2.1) or ``"sharded"`` (coordinates cut over reducers; clause 3.8).
+        weighting: of means: ``"mass"`` (what a contribution asks for) or ``"accuracy_softmax"`` (clause 2.2).
         shards: into how many pieces vectors are cut; 1 unless sharded.
+        mappers, reducers: of a mapreduce round.
         faulty_max: f, with 3f < n (clause 4.1).
         branching: b of the aggregation tree.
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
@@ -124,7 +128,10 @@ class Policy:
 
     rule: str = "geometric_median"
     topology: str = "flat"
+    weighting: str = "mass"
     shards: int = 1
+    mappers: int = 4
+    reducers: int = 2
     faulty_max: int = 0
     branching: int = 3
     outlier_factor: float | None = 3.0
@@ -153,7 +160,12 @@ class Evidence:
 
 @message
 class Accepted:
-    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4)."""
+    """A round that produced a result. Used, rejected and missing partition the members (clause 0.4).
+
+    Attributes:
+        scores: distances from the robust centre, by member; empty where nobody is rejected for distance.
+        limit: the distance that was allowed, likewise; 0 where there are no scores.
+    """
 
     round: int
     payloads: tuple[Payload, ...]
@@ -162,6 +174,7 @@ class Accepted:
     rejected: Mapping[str, str]
     missing: Mapping[str, str]
     scores: Mapping[str, float]
+    limit: float
     evidence: Evidence
 
     @property
@@ -297,6 +310,49 @@ class Combine:
     grid: tuple[int, ...]
     leaf: bool
     root: bool
+
+
+@message
+class Map:
+    """Emit one pair (name, tensor) a parameter of every item, packed by the reducer that owns the name (clause 2.1).
+
+    Attributes:
+        items: packed contributions of ``workers``.
+        parts: layouts of the reducers' parameters.
+    """
+
+    round: int
+    layout: Layout
+    items: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    parts: tuple[Layout, ...]
+
+
+@message
+class Reduce:
+    """The exact weighted mean of one reducer's parameters, from the mappers' arenas (clause 2.2).
+
+    Attributes:
+        arenas: stacked rows; ``workers`` names the rows of all arenas in order, ``masses`` are theirs.
+        grid: one exponent a float block of this part.
+    """
+
+    round: int
+    layout: Layout
+    arenas: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    masses: tuple[float, ...]
+    grid: tuple[int, ...]
+
+
+@message
+class Assemble:
+    """Join the reducers' parameters to one vector of the whole layout."""
+
+    round: int
+    layout: Layout
+    parts: tuple[Payload, ...]
+    layouts: tuple[Layout, ...]
 
 
 @message
@@ -489,6 +545,15 @@ class Resolved:
 
 
 @message
+class Mapped:
+    """A mapper's pairs, one arena a reducer; ``workers`` are the rows of each, ``pairs`` how many were emitted."""
+
+    arenas: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    pairs: int
+
+
+@message
 class GramPart:
     """A partial Gram matrix, (n, n) float64 as bytes; ``centre`` is the row it was made around, None for a sum."""
 
@@ -509,7 +574,7 @@ class Weighed:
 
 @message
 class Blended:
-    """One shard of the result."""
+    """One part of the result, or all of it."""
 
     payload: Payload
     digest: str
@@ -836,7 +901,9 @@ def payloads_in_reply(request: Request) -> int:
             return len(base)
         case Muster(arenas=True, shards=shards):
             return shards
-        case Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Blend():
+        case Map(parts=parts):
+            return len(parts)
+        case Reduce() | Assemble() | Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Blend():
             return 1
         case _:
             return 0

@@ -20,9 +20,11 @@ from hqde_ref.messages import (
     Contribution,
     Forge,
     Layout,
+    Map,
     Muster,
     PartialGram,
     Payload,
+    Reduce,
     Resolve,
     Runtime,
     Screen,
@@ -120,7 +122,9 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Weigh() | Blend():
+            case Combine() | Subtotal() | Resolve() | Map() | Reduce():
+                return "combine"
+            case PartialGram() | AddGrams() | Weigh() | Blend():
                 return "combine"
             case Adopt(round=number) if number == round_number:
                 return "publish"

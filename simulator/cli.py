@@ -19,7 +19,7 @@ from rich.table import Table
 
 from hqde_ref.errors import ConfigurationError, ScenarioError
 from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_all, summarise, write_folder
-from simulator.records import Run
+from simulator.records import Finding, Run
 from simulator.scenario import Scenario, load_scenario
 from simulator.terminal import INTERRUPTED, NOT_DETERMINISTIC, run_app
 from simulator.trace import Trace, read_trace
@@ -173,7 +173,7 @@ def replay(folder: Folder) -> None:
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write DIR/report.html: the rounds over time, faults, who was used and rejected and why, accuracy, error and bound."""
+    """Write DIR/report.html: rounds over time, faults, who was used and rejected and why, accuracy, error and bound."""
     from simulator.report import write_report  # needs jinja2, an extra
 
     out.print(f"Open it in a browser: {write_report(folder)}", highlight=False, soft_wrap=True)
@@ -184,15 +184,22 @@ def _show(execution: Execution) -> None:
         if run_done.variant == "as written":
             out.print(_rounds_table(run_done))
     out.print(_accuracy_table(execution))
-    table = Table("law", "clause", "world", "", "because", title="What held", title_justify="left", box=None)
-    colours = {"HOLDS": "green", "BROKEN": "bold red", "CANNOT_TELL": "yellow"}
+    out.print(_findings_table(execution))
+
+
+def _findings_table(execution: Execution) -> Table:
+    """One row a finding; worlds in which the same was found share one."""
+    where: dict[Finding, list[str]] = {}
     for judged in execution.findings:
-        finding = judged.finding
-        place = f"round {finding.round}: " if finding.round is not None and finding.status == "BROKEN" else ""
-        world = judged.world if judged.variant in ("as written", "all") else f"{judged.world}, {judged.variant}"
-        colour = colours[finding.status]
-        table.add_row(finding.law, finding.clause, world, f"[{colour}]{finding.status}[/]", place + finding.because)
-    out.print(table)
+        place = judged.world if judged.variant in ("as written", "all") else judged.variant
+        where.setdefault(judged.finding, []).append("sim, ray" if place == "both" else place)
+    table = Table("law", "clause", "where", "", "because", title="What held", title_justify="left", box=None)
+    colours = {"HOLDS": "green", "BROKEN": "bold red", "CANNOT_TELL": "yellow"}
+    for finding, places in where.items():
+        number = f"round {finding.round}: " if finding.round is not None and finding.status == "BROKEN" else ""
+        status = f"[{colours[finding.status]}]{finding.status}[/]"
+        table.add_row(finding.law, finding.clause, ", ".join(places), status, number + finding.because)
+    return table
 
 
 def _rounds_table(run_done: Run) -> Table:

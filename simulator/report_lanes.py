@@ -17,6 +17,7 @@ from simulator.report_time import Stretch, Tick, TimeScale, format_seconds, plan
 __all__ = ["Bar", "Hatch", "Lane", "Panel", "choose_rounds", "panel"]
 
 KINDS: Final = ("Train", "Adopt", "Screen", "Resolve", "Combine", "Forge", "Measure", "Evaluate")
+SHARDED: Final = {"PartialGram": "gram", "AddGrams": "gram", "Weigh": "resolve", "Blend": "combine"}
 HOSTS_DRAWN: Final = 40
 BARS_DRAWN: Final = 4000  # in one run
 _BAR = 16
@@ -189,7 +190,7 @@ def _bar(span: SpanSeen, seen: RoundSeen, scale: TimeScale, y: int) -> Bar:
         x=x,
         width=round(width, 3),
         y=y,
-        kind=span.request.lower() if span.request in KINDS else "other",
+        kind=span.request.lower() if span.request in KINDS else SHARDED.get(span.request, "other"),
         letter=span.request[:1] if width >= _LETTER_FROM else "",
         failed=failed,
         forgery=forgery,

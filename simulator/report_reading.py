@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,6 @@ from simulator.scenario import Crash, Pause, Scenario, Slow, load_scenario
 from simulator.trace import Trace, read_trace
 
 __all__ = ["read_folder"]
-
-# A trace's rounds name no limit of their own; the reason for an outlier's rejection does.
-_ALLOWED = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d{1,3})?) is allowed")
 
 
 def read_folder(folder: Path) -> Seen:
@@ -199,8 +195,6 @@ def _faults_of(
 
 def _round(fields: _Fields, spans: tuple[SpanSeen, ...], faults: tuple[FaultSeen, ...]) -> RoundSeen:
     rejected = fields.reasons("rejected")
-    allowed = [float(found[1]) for reason in rejected.values() if (found := _ALLOWED.search(reason))]
-    limit = fields.maybe("limit")
     return RoundSeen(
         number=fields.whole("round"),
         began=fields.number("began"),
@@ -214,7 +208,7 @@ def _round(fields: _Fields, spans: tuple[SpanSeen, ...], faults: tuple[FaultSeen
         missing=fields.reasons("missing"),
         byzantine=fields.names("byzantine"),
         scores=fields.numbers("scores"),
-        limit=limit if limit is not None else min(allowed, default=None),
+        limit=fields.maybe("limit"),
         accuracy=fields.number("accuracy"),
         loss=fields.number("loss"),
         error=fields.maybe("error"),

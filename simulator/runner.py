@@ -275,8 +275,10 @@ class _Running:
                 "used": verdict.used,
                 "digest": verdict.digest,
                 "scores": dict(verdict.scores),
+                "limit": verdict.limit if verdict.scores else None,
+                "rule": verdict.evidence.rule,
+                "kappa": verdict.evidence.kappa,
             }
-            fields |= {"rule": verdict.evidence.rule, "kappa": verdict.evidence.kappa}
         else:
             fields |= {"kind": "refused", "reason": verdict.reason, "used": []}
         if record.measured is not None:

@@ -72,7 +72,7 @@ class System(Strict):
     workers: Annotated[int, Field(ge=1, le=10_000, strict=True)]
     hosts: Annotated[int, Field(ge=1, strict=True)]
     branching: Annotated[int, Field(strict=True)] = 3
-    topology: Literal["flat", "tree", "sharded"] = "flat"
+    topology: Literal["flat", "tree", "mapreduce", "sharded"] = "flat"
     shards: Annotated[int, Field(ge=1, strict=True)] | None = None
     rule: str = "geometric_median"
     faulty_max: Annotated[int, Field(ge=0, strict=True)] = 0

@@ -51,7 +51,7 @@ class Trace:
         """blake2b over the events' lines."""
         state = hashlib.blake2b(digest_size=16)
         for event in self.events:
-            state.update(_line(event).encode() + b"\n")
+            state.update(_line(event).encode("utf-8", "backslashreplace") + b"\n")
         return state.hexdigest()
 
     def write(self, path: Path) -> None:
@@ -81,10 +81,10 @@ def read_trace(path: Path) -> Trace:
         )
     trace = Trace()
     trace.header, trace.events, tail = lines[0], lines[1:-1], lines[-1]
-    if tail.get("digest") != trace.digest:
+    if not isinstance(tail, dict) or tail.get("digest") != trace.digest:
         raise WireError(
             what=str(path),
-            wanted=f"events with digest {tail.get('digest')}",
+            wanted="events with the digest in its last line",
             got=trace.digest,
             do="it was changed or cut; run again",
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hqde_ref.messages import Adopted, Aggregate, Aggregated, Begun, Failed, Layout, Misused, Payload, Reply, Request
+from hqde_ref.messages import Aggregate, Aggregated, Misused, Observe, Observed, Reply, Request
 
 
 class Behaving:
@@ -95,23 +95,16 @@ class Hosts:
 
 
 class HostNode:
-    """Does what the type of the request says."""
+    """Counts what it performed, and takes its time."""
 
     def __init__(self, name: str, incarnation: int) -> None:
-        self.name, self.incarnation, self.begun = name, incarnation, 0
+        self.name, self.incarnation, self.performed = name, incarnation, 0
 
     def perform(self, request: Request, /) -> Reply:
-        match type(request).__name__:
-            case "Adopt":  # its round is how many hundredths of a second to take
-                time.sleep(request.round / 100)
-                return Adopted(worker=self.name, round=request.round, incarnation=self.incarnation)
-            case "Begin":  # counts how often it was really carried out, and takes a while
-                self.begun += 1
-                time.sleep(request.seed / 100)
-                vector = torch.full((4,), self.begun, dtype=torch.uint8)
-                state = Payload(key=f"{self.name}/{self.begun}", ref=vector, nbytes=4)
-                return Begun(state=state, digest=str(self.begun), layout=Layout(entries=()))
-            case "Evaluate":
-                os._exit(9)
+        self.performed += 1
+        match request:
+            case Observe(losses=(seconds,)):
+                time.sleep(seconds)
+                return Observed(scores=(float(self.performed), float(self.incarnation)))
             case _:
-                return Failed(reason="unknown", definite=True)
+                os._exit(9)

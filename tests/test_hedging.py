@@ -1,4 +1,4 @@
-"""An aggregator that straggles costs the hedge's delay and nothing else; virtual times are asserted to the millisecond."""
+"""An aggregator that straggles costs the hedge's delay and nothing else; asserted in virtual time."""
 
 from __future__ import annotations
 

@@ -17,18 +17,15 @@ import torch
 
 from hqde_ref.errors import ForeignError, RuntimeFault
 from hqde_ref.messages import (
-    Adopt,
-    Adopted,
     Aggregate,
     Aggregated,
     Answer,
-    Begin,
-    Begun,
     Call,
-    Evaluate,
     Failed,
     Misused,
-    Payload,
+    Observe,
+    Observed,
+    PlanShare,
     Update,
 )
 from hqde_ref.runtimes.child_main import CannotLoad, load
@@ -304,75 +301,65 @@ def runtime() -> Iterator[InChild]:
         yield made
 
 
-def adopt(node: str, hundredths: int, attempt: int = 0) -> Call:
-    state = Payload(key="s", ref=torch.zeros(1, dtype=torch.uint8), nbytes=1)
-    return Call(node=node, request=Adopt(round=hundredths, state=state, digest=""), attempt=attempt)
+def observe(node: str, seconds: float = 0.0, attempt: int = 0) -> Call:
+    return Call(node=node, request=Observe(losses=(seconds,)), attempt=attempt)
 
 
-def replies(answers: tuple[Answer, ...]) -> list[type]:
-    return [type(answer.reply) for answer in answers]
+def performed(answer: Answer) -> float:
+    assert isinstance(answer.reply, Observed), answer
+    return answer.reply.scores[0]
 
 
 def test_answers_come_in_the_order_of_the_calls(runtime: InChild) -> None:
-    calls = [adopt("1b", 0), adopt("0a", 20), adopt("1a", 0), adopt("0b", 0)]
+    calls = [observe("1b"), observe("0a", 0.2), observe("1a"), observe("0b")]
     answers = runtime.ask(calls, enough=4, until=runtime.now() + 20)
     assert [answer.node for answer in answers] == ["1b", "0a", "1a", "0b"]
-    assert [answer.reply.worker for answer in answers] == ["1b", "0a", "1a", "0b"]
-
-
-def test_payloads_come_back_and_can_be_fetched_as_a_copy(runtime: InChild) -> None:
-    (answer,) = runtime.ask([Call(node="0p", request=Begin(seed=0))], enough=1, until=runtime.now() + 20)
-    state = answer.reply.state
-    fetched = runtime.fetch(state)
-    fetched += 1
-    assert (state.key, state.ref.tolist()) == ("0p/1", [1, 1, 1, 1])
+    assert [performed(answer) for answer in answers] == [1, 1, 1, 1]
 
 
 def test_a_deadline_is_absolute_and_silence_is_not_definite(runtime: InChild) -> None:
     began = runtime.now()
-    answers = runtime.ask([adopt("0a", 60), adopt("1a", 0)], enough=2, until=began + 0.3)
-    assert 0.3 <= runtime.now() - began < 0.5
+    answers = runtime.ask([observe("0d", 0.8), observe("1d")], enough=2, until=began + 0.4)
+    assert runtime.now() - began >= 0.4
     assert answers[0].reply == Failed(reason="late", definite=False)
-    assert isinstance(answers[1].reply, Adopted)
+    assert performed(answers[1]) == 1
 
 
 def test_it_ends_at_enough_replies(runtime: InChild) -> None:
-    began = runtime.now()
-    answers = runtime.ask([adopt("0a", 60), adopt("1a", 1)], enough=1, until=began + 20)
-    assert runtime.now() - began < 0.5
+    answers = runtime.ask([observe("0e", 1.0), observe("1e")], enough=1, until=runtime.now() + 20)
     assert answers[0].reply == Failed(reason="late", definite=False)
+    assert performed(answers[1]) == 1
 
 
 def test_an_equal_call_joins_the_one_in_flight_and_another_attempt_does_not(runtime: InChild) -> None:
-    call = Call(node="0j", request=Begin(seed=40))
+    call = observe("0j", 0.5)
     (early,) = runtime.ask([call], enough=1, until=runtime.now() + 0.1)
     again = runtime.ask([call, call], enough=2, until=runtime.now() + 20)
     assert isinstance(early.reply, Failed)
-    assert [answer.reply.digest for answer in again] == ["1", "1"]
-    (other,) = runtime.ask([Call(node="0j", request=Begin(seed=40), attempt=1)], enough=1, until=runtime.now() + 20)
-    assert other.reply.digest == "2"
+    assert [performed(answer) for answer in again] == [1, 1]
+    (other,) = runtime.ask([observe("0j", 0.5, attempt=1)], enough=1, until=runtime.now() + 20)
+    assert performed(other) == 2
 
 
 def test_a_retry_gets_the_reply_that_came_in_after_the_deadline(runtime: InChild) -> None:
-    call = Call(node="1r", request=Begin(seed=20))
+    call = observe("1r", 0.2)
     runtime.ask([call], enough=1, until=runtime.now() + 0.05)
     time.sleep(0.5)
     (answer,) = runtime.ask([call], enough=1, until=runtime.now() + 20)
     (once_more,) = runtime.ask([call], enough=1, until=runtime.now() + 20)
-    assert (answer.reply.digest, once_more.reply.digest) == ("1", "2")
+    assert (performed(answer), performed(once_more)) == (1, 2)
 
 
 def test_a_late_answer_belongs_to_no_ask(runtime: InChild) -> None:
-    runtime.ask([Call(node="1l", request=Begin(seed=30))], enough=1, until=runtime.now() + 0.05)
-    time.sleep(0.5)
-    (answer,) = runtime.ask([adopt("1l", 0)], enough=1, until=runtime.now() + 20)
-    assert isinstance(answer.reply, Adopted)
+    runtime.ask([observe("1l", 0.3)], enough=1, until=runtime.now() + 0.05)
+    (answer,) = runtime.ask([observe("1l")], enough=1, until=runtime.now() + 20)
+    assert performed(answer) == 2
 
 
 def test_a_node_that_its_host_does_not_know_is_a_definite_failure(runtime: InChild) -> None:
-    answers = runtime.ask([adopt("0?", 0), adopt("9x", 0)], enough=2, until=runtime.now() + 20)
-    assert [answer.reply.reason for answer in answers] == ["there is no node '0?'", "there is no node '9x'"]
-    assert all(answer.reply.definite for answer in answers)
+    answers = runtime.ask([observe("0?"), observe("9x")], enough=2, until=runtime.now() + 20)
+    unknown = [Failed(reason=f"there is no node '{name}'", definite=True) for name in ("0?", "9x")]
+    assert [answer.reply for answer in answers] == unknown
 
 
 def test_an_empty_ask_is_answered_at_once(runtime: InChild) -> None:
@@ -380,25 +367,22 @@ def test_an_empty_ask_is_answered_at_once(runtime: InChild) -> None:
 
 
 def test_a_killed_host_settles_its_calls_at_once_and_comes_back_with_fresh_nodes(runtime: InChild) -> None:
-    (before,) = runtime.ask([adopt("0k", 0)], enough=1, until=runtime.now() + 20)
+    (before,) = runtime.ask([observe("0k")], enough=1, until=runtime.now() + 20)
     os.kill(runtime.processes()["h0"], signal.SIGKILL)
-    began = runtime.now()
-    answers = runtime.ask([adopt("0k", 90), adopt("1k", 0)], enough=2, until=began + 20)
-    assert runtime.now() - began < 2
+    answers = runtime.ask([observe("0k", 2.5), observe("1k")], enough=2, until=runtime.now() + 20)
     assert answers[0].reply == Failed(reason="crashed: killed by SIGKILL", definite=True)
-    assert isinstance(answers[1].reply, Adopted)
-    (after,) = runtime.ask([adopt("0k", 0)], enough=1, until=runtime.now() + 20)
-    assert after.reply.incarnation == before.reply.incarnation + 1
+    assert performed(answers[1]) == 1
+    (after,) = runtime.ask([observe("0k")], enough=1, until=runtime.now() + 20)
+    assert after.reply.scores == (1, before.reply.scores[1] + 1)
 
 
-def test_the_failure_of_one_member_of_a_batch_is_its_own_unless_the_host_dies(runtime: InChild) -> None:
-    state = Payload(key="s", ref=torch.zeros(1, dtype=torch.uint8), nbytes=1)
-    fatal = Call(node="1d", request=Evaluate(round=0, state=state))
-    answers = runtime.ask([adopt("1c", 0), fatal, adopt("0c", 0)], enough=3, until=runtime.now() + 20)
-    assert replies(answers) == [Failed, Failed, Adopted]
-    assert answers[0].reply.reason == "exited with code 9"
-    (begun,) = runtime.ask([Call(node="1c", request=Begin(seed=0))], enough=1, until=runtime.now() + 20)
-    assert isinstance(begun.reply, Begun)
+def test_a_host_that_dies_fails_its_whole_batch_and_no_other(runtime: InChild) -> None:
+    fatal = Call(node="1f", request=PlanShare(workers=1, gpus=1))
+    answers = runtime.ask([observe("1c"), fatal, observe("0c")], enough=3, until=runtime.now() + 20)
+    assert [answer.reply for answer in answers[:2]] == [Failed(reason="exited with code 9", definite=True)] * 2
+    assert performed(answers[2]) == 1
+    (again,) = runtime.ask([observe("1c")], enough=1, until=runtime.now() + 20)
+    assert performed(again) == 1
 
 
 def test_hosts_that_do_not_start_are_named() -> None:

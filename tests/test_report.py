@@ -121,7 +121,7 @@ def test_a_refused_round_says_why(ran: Path, tmp_path: Path) -> None:
 
 def test_a_contribution_beyond_the_limit_that_had_to_be_used_is_marked(tmp_path: Path) -> None:
     reason = {"w2": "outlier: distance 9 from the centre, 1.5 is allowed"}
-    seen = ended(1, rejected=reason, scores={"w0": 0.5, "w1": 8.0, "w2": 9.0}, byzantine=["w1", "w2"])
+    seen = ended(1, rejected=reason, limit=1.5, scores={"w0": 0.5, "w1": 8.0, "w2": 9.0}, byzantine=["w1", "w2"])
     page = page_of(tmp_path, made(seen))
     assert "distance 8 is beyond 1.5, but no more may be rejected" in page
     assert page.count('class="fate-used over"') == 1

@@ -12,6 +12,7 @@ from torch import Tensor
 from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import gather, judge_budget
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
+from hqde_ref.core.mapreduce import softmax
 from hqde_ref.core.packing import float_blocks, split_rows
 from hqde_ref.core.rules import RULES
 from hqde_ref.core.sharding import join
@@ -47,7 +48,8 @@ MEMBERS = tuple(f"w{index}" for index in range(8))
 MEAN = Policy(rule="weighted_mean", topology="tree", branching=3, round_within_s=2.0)
 ROBUST = Policy(rule="geometric_median", topology="flat", faulty_max=2, round_within_s=2.0)
 SHARDED = dataclasses.replace(ROBUST, topology="sharded", shards=4)
-POLICIES = [pytest.param(p, id=p.topology) for p in (MEAN, ROBUST, SHARDED)]
+MAPREDUCE = dataclasses.replace(MEAN, topology="mapreduce", mappers=3, reducers=2)
+POLICIES = [pytest.param(p, id=p.topology) for p in (MEAN, ROBUST, SHARDED, MAPREDUCE)]
 
 
 def _host(index: int) -> str:
@@ -167,7 +169,7 @@ def test_a_crash_costs_the_dead_hosts_members_only_if_they_had_not_sent(policy: 
     assert _accounts(verdict) == sorted(MEMBERS)
     dead = [member for index, member in enumerate(MEMBERS) if _host(index) == host]
     assert verdict.missing == (dict.fromkeys(dead, "crashed") if stage == "train" else {})
-    if policy is MEAN:
+    if policy in (MEAN, MAPREDUCE):
         assert isinstance(verdict, Accepted)
         assert torch.equal(_result(plan, verdict), _flat_mean(plan, watched.contributions, verdict.used))
 
@@ -183,6 +185,45 @@ def test_an_aggregator_that_hangs_costs_no_member_and_the_round_keeps_its_deadli
     assert isinstance(verdict, Accepted)
     assert verdict.used == MEMBERS
     assert world.now() <= began + policy.round_within_s
+
+
+@pytest.mark.parametrize(("mappers", "reducers"), [(1, 1), (2, 3), (4, 2), (9, 9)])
+def test_the_numbers_of_mappers_and_reducers_do_not_change_the_bits(mappers: int, reducers: int) -> None:
+    runtime = Watched(Local(_hosts()))
+    plan = _plan(runtime, dataclasses.replace(MAPREDUCE, mappers=mappers, reducers=reducers))
+    verdict = training_round(runtime, plan)
+    assert torch.equal(_result(plan, verdict), _flat_mean(plan, runtime.contributions, MEMBERS))
+
+
+def test_weighting_by_accuracy_is_the_softmax_of_what_was_said() -> None:
+    runtime = Watched(Local(_hosts()))
+    plan = _plan(runtime, dataclasses.replace(MAPREDUCE, weighting="accuracy_softmax"))
+    verdict = training_round(runtime, plan)
+    accuracies = [runtime.contributions[m].accuracy for m in MEMBERS]
+    assert all(a is not None and 0 <= a <= 1 for a in accuracies)
+    rows = [_row(plan, runtime.contributions[m].payloads) for m in MEMBERS]
+    masses = softmax([float(a or 0) for a in accuracies])
+    assert torch.equal(_result(plan, verdict), exact_weighted_mean(rows, masses, blocks=float_blocks(plan.layout)))
+
+
+def test_the_documents_example_of_softmax_has_its_true_numbers() -> None:
+    assert [round(v, 4) for v in softmax([0.92, 0.88, 0.85, 0.90])] == [0.2582, 0.2480, 0.2407, 0.2531]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "reason"),
+    [
+        (None, "accuracy: it gives none, and the weighting needs one"),
+        (1.5, "accuracy: it gives 1.5, wanted a number in [0, 1]"),
+        (float("nan"), "accuracy: it gives nan, wanted a number in [0, 1]"),
+    ],
+)
+def test_an_accuracy_that_is_none_is_rejected_when_the_weighting_needs_it(accuracy: float | None, reason: str) -> None:
+    replies = {"w0": _contribution(accuracy=accuracy), "w1": _contribution(worker="w1", accuracy=1)}
+    gathered = gather(replies, members=["w0", "w1"], round_number=2, weighting="accuracy_softmax")
+    assert gathered.rejected == {"w0": reason}
+    assert [c.worker for c in gathered.contributions] == ["w1"]
+    assert not gather(replies, members=["w0", "w1"], round_number=2).rejected
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])
@@ -345,7 +386,7 @@ def test_a_rejected_liar_counts_once_and_an_absent_member_proves_nothing() -> No
             "lower it to 2 or add workers.",
         ),
         (Policy(rule="mean"), "rule must be"),
-        (Policy(topology="ring"), "topology must be one of flat, tree, sharded, got 'ring'; choose one."),
+        (Policy(topology="ring"), "topology must be one of flat, tree, mapreduce, sharded, got 'ring'; choose one."),
         (dataclasses.replace(MEAN, branching=1), "branching must be an integer of at least 2, got 1"),
         (
             Policy(topology="tree", branching=2, faulty_max=2),

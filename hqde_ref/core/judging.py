@@ -9,15 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hqde_ref.core.isometry import require_shardable
+from hqde_ref.core.mapreduce import accuracy_masses, partition_items, partition_names
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
 from hqde_ref.core.trees import plan_tree, require_tolerance
 from hqde_ref.errors import ConfigurationError
-from hqde_ref.messages import Contribution, Failed, Policy, Reply, message
+from hqde_ref.messages import Contribution, Failed, Layout, Policy, Reply, message
 
-TOPOLOGIES = ("flat", "tree", "sharded")
+TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
+WEIGHTINGS = ("mass", "accuracy_softmax")
 
-__all__ = ["TOPOLOGIES", "Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
+__all__ = ["TOPOLOGIES", "WEIGHTINGS", "Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
 
 
 def check_policy(policy: Policy, *, members: int) -> None:
@@ -53,6 +55,16 @@ def check_policy(policy: Policy, *, members: int) -> None:
         raise ConfigurationError(
             setting="hedge_after_s", wanted="above 0", got=policy.hedge_after_s, do="give an aggregator time to answer"
         )
+    if policy.weighting not in WEIGHTINGS:
+        wanted = ", ".join(WEIGHTINGS)
+        raise ConfigurationError(setting="weighting", wanted=f"one of {wanted}", got=policy.weighting, do="choose one")
+    if policy.topology == "mapreduce":
+        partition_items(1, mappers=policy.mappers)
+        partition_names(Layout(entries=()), reducers=policy.reducers)
+        if rule.family != "mean":
+            raise ConfigurationError(
+                setting="rule of a mapreduce round", wanted="a mean", got=policy.rule, do="use topology sharded instead"
+            )
     if policy.topology == "tree":
         plan = plan_tree(workers=members, branching=policy.branching)
         if rule.family != "mean":
@@ -71,7 +83,9 @@ class Gathered:
     missing: Mapping[str, str]
 
 
-def gather(replies: Mapping[str, Reply], *, members: Sequence[str], round_number: int) -> Gathered:
+def gather(
+    replies: Mapping[str, Reply], *, members: Sequence[str], round_number: int, weighting: str = "mass"
+) -> Gathered:
     """Sort the replies of members; each member stands in exactly one of the three (clauses 0.4, 6.2, 6.3)."""
     contributions: list[Contribution] = []
     rejected: dict[str, str] = {}
@@ -92,6 +106,10 @@ def gather(replies: Mapping[str, Reply], *, members: Sequence[str], round_number
                 missing[member] = "not asked"
             case other:
                 rejected[member] = f"{MISSHAPEN}: a {type(other).__name__} instead of a contribution"
+    if weighting == "accuracy_softmax":
+        _, without = accuracy_masses({c.worker: c.accuracy for c in contributions})
+        rejected |= without
+        contributions = [c for c in contributions if c.worker not in without]
     return Gathered(contributions=tuple(contributions), rejected=rejected, missing=missing)
 
 

@@ -12,18 +12,23 @@ from torch import Tensor
 
 from hqde_ref.core.combining import combine, lower_median, resolve, resolve_rows
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
+from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
 from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
 from hqde_ref.core.screening import screen
 from hqde_ref.messages import (
     AddGrams,
+    Assemble,
     Blend,
     Blended,
     Combine,
     Combined,
     Failed,
     GramPart,
+    Map,
+    Mapped,
     PartialGram,
     Payload,
+    Reduce,
     Reply,
     Request,
     Resolve,
@@ -64,9 +69,16 @@ class Aggregator:
                 )
             case Combine():
                 packed = combine(request, [part.ref for part in request.parts])
-                part = "mean" if request.root else "sum"
-                payload = self._payload(packed, request.round, f"{part}:{digest(packed)[:16]}")
+                payload = self._named(packed, request.round, "mean" if request.root else "sum")
                 return Combined(payload=payload, workers=request.workers, digest=digest(packed))
+            case Map():
+                return self._map(request)
+            case Reduce():
+                packed = _reduce(request)
+                return Blended(payload=self._named(packed, request.round, "reduced"), digest=digest(packed))
+            case Assemble():
+                packed = join_parts([part.ref for part in request.parts], request.layouts, request.layout)
+                return Blended(payload=self._named(packed, request.round, "mean"), digest=digest(packed))
             case Resolve():
                 return self._resolve(request)
             case PartialGram():
@@ -104,6 +116,15 @@ class Aggregator:
             evidence=found.evidence,
         )
 
+    def _map(self, request: Map) -> Mapped:
+        items = [map_item(item.ref, request.layout, request.parts) for item in request.items]
+        arenas = [stack_rows(rows) for rows in zip(*items, strict=True)]
+        return Mapped(
+            arenas=tuple(self._named(arena, request.round, "pairs") for arena in arenas),
+            workers=request.workers,
+            pairs=len(request.items) * len(request.layout.entries),
+        )
+
     def _blend(self, request: Blend) -> Blended:
         rows, integers = zip(*(split_rows(row, request.layout) for row in _rows(request)), strict=True)
         whole = lower_median(torch.stack([integers[index] for index in request.kept]))
@@ -115,6 +136,21 @@ class Aggregator:
 
     def _payload(self, packed: Tensor, round_number: int, what: str) -> Payload:
         return Payload(key=f"{self._source}/{round_number}/{what}", ref=packed, nbytes=packed.numel())
+
+
+def _reduce(request: Reduce) -> Tensor:
+    rows = [row for arena in request.arenas for row in rows_of(arena.ref, request.layout)]
+    whole = Combine(
+        round=request.round,
+        layout=request.layout,
+        parts=(),
+        workers=request.workers,
+        masses=request.masses,
+        grid=request.grid,
+        leaf=True,
+        root=True,
+    )
+    return combine(whole, rows)
 
 
 def _rows(request: Resolve | PartialGram | Blend) -> list[Tensor]:

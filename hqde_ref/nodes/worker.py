@@ -112,11 +112,18 @@ class Worker:
         )
         for loss in losses:
             self._efficiency = next_efficiency(self._efficiency, loss)
-        contribution = self._contribute(request, losses)
+        contribution = self._contribute(request, losses, self._accuracy(rows) if losses else None)
         self._done = (request, contribution)
         return contribution
 
-    def _contribute(self, request: Train, losses: list[float]) -> Contribution:
+    def _accuracy(self, rows: Tensor) -> float:
+        """The share of the slice that the model gets right."""
+        self._model.eval()
+        with torch.no_grad():
+            guesses = self._model(self._workload.inputs[rows]).argmax(dim=1)
+        return float((guesses == self._workload.targets[rows]).double().mean())
+
+    def _contribute(self, request: Train, losses: list[float], accuracy: float | None) -> Contribution:
         packed = pack(self._model.state_dict(), self._layout)
         pieces = cut(packed, self._layout, request.shards)
         samples = request.stop - request.start if losses else 0
@@ -134,4 +141,5 @@ class Worker:
             samples=samples,
             loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
             efficiency=self._efficiency,
+            accuracy=accuracy,
         )

@@ -63,5 +63,6 @@ def _accept(plan: RoundPlan, screened: Gathered, resolved: Resolved) -> Accepted
         rejected={**screened.rejected, **outliers},
         missing=screened.missing,
         scores=resolved.scores,
+        limit=resolved.limit,
         evidence=resolved.evidence,
     )

@@ -174,5 +174,6 @@ def accept_shards(
         rejected={**screened.rejected, **outlier_reasons(screened, kept, scores, limit)},
         missing=screened.missing,
         scores=scores,
+        limit=limit,
         evidence=evidence,
     )

@@ -8,12 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
+from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.packing import fingerprint, packed_bytes
 from hqde_ref.messages import Claim, Contribution, Layout, Payload, Refused, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
 
-__all__ = ["Attempt", "outlier_reasons", "refuse", "rows_of", "screen_groups", "settle", "without_rejected"]
+__all__ = [
+    "Attempt",
+    "masses_of",
+    "outlier_reasons",
+    "refuse",
+    "rows_of",
+    "screen_groups",
+    "settle",
+    "without_rejected",
+]
 
 Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
@@ -92,6 +102,14 @@ def outlier_reasons(
         for c in screened.contributions
         if c.worker not in chosen
     }
+
+
+def masses_of(plan: RoundPlan, contributions: Sequence[Contribution]) -> dict[str, float]:
+    """What each contribution weighs in a mean; those without a mass were rejected when they were gathered."""
+    if plan.policy.weighting == "accuracy_softmax":
+        masses, _ = accuracy_masses({c.worker: c.accuracy for c in contributions})
+        return masses
+    return {c.worker: c.mass for c in contributions}
 
 
 def without_rejected(gathered: Gathered, seen: dict[str, Seen]) -> Gathered:

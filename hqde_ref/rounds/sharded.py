@@ -18,7 +18,7 @@ from hqde_ref.messages import Claim, Combine, Contribution, Evidence, Screen, Sc
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.robust import accept_shards, robust_shards
-from hqde_ref.rounds.settling import refuse, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, settle, without_rejected
 
 __all__ = ["Tops", "grids_of", "sharded_round"]
 
@@ -90,7 +90,8 @@ def grids_of(plan: RoundPlan, contributions: Sequence[Contribution], tops: Tops)
             for top, number in zip(mine, numbers, strict=True):
                 largest[number] = max(largest[number], top)
         whole.append(tuple(largest))
-    grid = choose_grid(whole, [c.mass for c in contributions])
+    masses = masses_of(plan, contributions)
+    grid = choose_grid(whole, [masses[c.worker] for c in contributions])
     return tuple(tuple(grid[number] for number in numbers) for numbers in parents)
 
 
@@ -99,7 +100,7 @@ def _mean(desk: Desk, screened: Gathered, tops: Tops) -> Verdict | Lost | Unserv
     plan, contributions = desk.plan, screened.contributions
     if not contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
-    workers = tuple(c.worker for c in contributions)
+    workers, masses = tuple(c.worker for c in contributions), masses_of(plan, contributions)
     grids = grids_of(plan, contributions, tops)
     requests = [
         Combine(
@@ -107,7 +108,7 @@ def _mean(desk: Desk, screened: Gathered, tops: Tops) -> Verdict | Lost | Unserv
             layout=layout,
             parts=tuple(c.payloads[shard] for c in contributions),
             workers=workers,
-            masses=tuple(c.mass for c in contributions),
+            masses=tuple(masses[worker] for worker in workers),
             grid=grids[shard],
             leaf=True,
             root=True,

@@ -12,13 +12,14 @@ from hqde_ref.core.splitting import split_batch
 from hqde_ref.messages import UNKNOWN, Accepted, Adopt, Call, Failed, Payload, Reply, Runtime, Train, Verdict
 from hqde_ref.rounds.asking import Desk, prefer_seats
 from hqde_ref.rounds.flat import flat_round
+from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
 
 __all__ = ["training_round"]
 
-_TOPOLOGIES = {"flat": flat_round, "tree": tree_round, "sharded": sharded_round}
+_TOPOLOGIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
 PUBLISH_SHARE = 0.25  # of what is left of the round once training is over
 
 
@@ -35,7 +36,7 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     publish_from = end - PUBLISH_SHARE * (end - train_until)
 
     replies = _train(runtime, plan, until=train_until)
-    gathered = gather(replies, members=plan.members, round_number=plan.round)
+    gathered = gather(replies, members=plan.members, round_number=plan.round, weighting=plan.policy.weighting)
     present = [c.worker for c in gathered.contributions]
     seats = prefer_seats(plan.seats, present=present)
     desk = Desk(runtime=runtime, plan=plan, seats=seats, until=publish_from)

@@ -21,7 +21,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
 
 __all__ = ["tree_round"]
 
@@ -61,6 +61,7 @@ def _attempt(desk: Desk, tree: TreePlan, gathered: Gathered) -> Verdict | Lost |
         rejected=screened.rejected,
         missing=screened.missing,
         scores={},
+        limit=0.0,
         evidence=Evidence(rule=plan.policy.rule, faulty_max=0, kappa=None),
     )
 
@@ -79,13 +80,15 @@ def _leaf_groups(plan: RoundPlan, tree: TreePlan, gathered: Gathered) -> list[li
 
 def _climb(desk: Desk, tree: TreePlan, screened: Gathered, seen: dict[str, Seen]) -> Combined | Lost | Unserved:
     plan = desk.plan
-    masses = [c.mass for c in screened.contributions]
-    grid = choose_grid([seen[c.worker].tops for c in screened.contributions], masses)
+    masses = masses_of(plan, screened.contributions)
+    grid = choose_grid(
+        [seen[c.worker].tops for c in screened.contributions], [masses[c.worker] for c in screened.contributions]
+    )
     parts: dict[int, _Part] = {
         index: _Part(
             payloads=tuple(c.payloads[0] for c in group),
             workers=tuple(c.worker for c in group),
-            masses=tuple(c.mass for c in group),
+            masses=tuple(masses[c.worker] for c in group),
         )
         for index, group in enumerate(_leaf_groups(plan, tree, screened))
         if group
