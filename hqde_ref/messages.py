@@ -250,6 +250,7 @@ class Muster:
     steps: int
     shards: int
     layout: Layout
+    weighting: str
     arenas: bool
 
 
@@ -258,6 +259,7 @@ class Subtotal:
     """Ask a crowd for the exact partial sum of these of its members (see ``Combine``)."""
 
     round: int
+    shard: int
     layout: Layout
     workers: tuple[str, ...]
     masses: tuple[float, ...]

@@ -27,6 +27,7 @@ from hqde_ref.messages import (
     Evaluate,
     Failed,
     Forge,
+    Muster,
     Node,
     NodeSpec,
     Payload,
@@ -35,6 +36,7 @@ from hqde_ref.messages import (
     Resolve,
     Screen,
     Span,
+    Subtotal,
     Train,
 )
 from hqde_ref.runtimes.local import perform_guarded
@@ -60,8 +62,13 @@ def work_of(request: Request) -> int:
     match request:
         case Train(steps=steps, start=start, stop=stop):
             return 200_000 * steps + 1_000 * (stop - start)
+        case Muster(steps=steps, members=members, slices=slices):
+            rows = sum(stop - start for start, stop in slices)
+            return (200_000 * steps + 100_000) * len(members) + 1_000 * rows
+        case Subtotal(workers=workers):
+            return 100_000 * (1 + len(workers))
         case Screen(claims=claims):
-            return 100_000 * (1 + len(claims))
+            return 100_000 * (1 + sum(claim.rows for claim in claims))
         case Combine(parts=parts):
             return 100_000 * (1 + len(parts))
         case Resolve(rows=rows):

@@ -104,6 +104,19 @@ def test_the_deadline_ends_it_when_everybody_hangs() -> None:
     assert runtime.now() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("began", [0.0, 3.3217488370000003, 1e4 / 3])
+def test_moments_that_fall_between_ticks_of_the_clock_still_come(began: float) -> None:
+    """In nanoseconds a clock may read a little less than the moment it waited for: that must not go round for ever."""
+    runtime = Counted()
+    runtime.world.ask([], enough=1, until=began)
+    runtime.world._time = round(began * SECOND)
+    for index in range(4):
+        runtime.world.pause(f"h{index}")
+    until = began + 1.7000000004
+    assert isinstance(_ask(runtime, until=until), Unserved)
+    assert runtime.now() == pytest.approx(until)
+
+
 def test_a_lone_aggregator_that_fails_is_asked_again_and_then_given_up() -> None:
     runtime = Counted(1)
     runtime.world.crash("h0")

@@ -6,11 +6,12 @@ Source: HQDE clauses 0.5, 0.6, 3.3, 4.4, 6.8. No clock, no randomness, no calls 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hqde_ref.core.combining import combine, lower_median, resolve, resolve_rows
+from hqde_ref.core.combining import Resolution, combine, lower_median, resolve, resolve_rows
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
 from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
 from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
@@ -111,7 +112,7 @@ class Aggregator:
             payload=self._payload(packed, request.round, f"{request.rule}:{code[:16]}"),
             digest=code,
             kept=tuple(request.workers[index] for index in found.kept),
-            scores=dict(zip(request.workers, found.scores, strict=True)),
+            scores=_scores(request.workers, found),
             limit=found.limit,
             evidence=found.evidence,
         )
@@ -164,6 +165,10 @@ def _rows(request: Resolve | PartialGram | Blend) -> list[Tensor]:
     return [rows[place] for place in request.places]
 
 
+def _scores(workers: Sequence[str], found: Resolution) -> dict[str, float]:
+    return dict(zip(workers, found.scores, strict=True)) if found.scores else {}
+
+
 def _as_gram(part: Payload) -> Tensor:
     values: Tensor = part.ref.view(torch.float64)
     side = math.isqrt(values.numel())
@@ -182,7 +187,7 @@ def _weigh(request: Weigh) -> Weighed:
     return Weighed(
         kept=tuple(request.workers[index] for index in found.kept),
         multipliers=() if request.rule is None else express(found.row, embedding),
-        scores=dict(zip(request.workers, found.scores, strict=True)),
+        scores=_scores(request.workers, found),
         limit=found.limit,
         evidence=found.evidence,
     )

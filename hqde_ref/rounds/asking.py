@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from hqde_ref.messages import LATE, Answer, Call, Failed, Reply, Request, Runtime, message
 from hqde_ref.rounds.plans import RoundPlan, Seat
 
-__all__ = ["Desk", "Lost", "Unserved", "ask_somewhere", "prefer_seats"]
+__all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "prefer_seats"]
 
+TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 ATTEMPTS = 3  # of a request that nobody answers; one that fails goes on to every aggregator there is
 
 
@@ -120,9 +121,9 @@ def ask_somewhere(
             return Lost(keys=frozenset(trip.lost))
         _strike(seats, trip.failed)
         silent = [errand for errand in waiting if errand.reply is None and errand.out]
-        if silent and runtime.now() >= until:
+        if silent and runtime.now() >= until - TICK_S:
             return Unserved(reason=trip.reason)
-        if silent and may_hedge and runtime.now() >= hedge_at:
+        if silent and may_hedge and runtime.now() >= hedge_at - TICK_S:
             _hedge(silent, seats)
             hedge_at = runtime.now() + hedge_after_s
     return tuple(errand.reply for errand in errands)
