@@ -775,11 +775,16 @@ Reply: TypeAlias = Any
 
 @message
 class Call:
-    """A request to a node. An equal call joins the one in flight; another attempt is another call."""
+    """A request to a node. An equal call joins the one in flight; another attempt is another call.
+
+    Attributes:
+        until: when the request's payloads need no longer be waited for; None: when the ask ends that sends it.
+    """
 
     node: str
     request: Request
     attempt: int = 0
+    until: float | None = dataclasses.field(default=None, compare=False)
 
 
 @message

@@ -15,6 +15,7 @@ from hqde_ref.rounds.plans import RoundPlan, Seat
 __all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "prefer_seats"]
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
+LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it
 ATTEMPTS = 3  # of a request that nobody answers; one that fails goes on to every aggregator there is
 
 
@@ -57,9 +58,10 @@ class Desk:
 class _Errand:
     """One request on its way to a reply: who was asked, and which of the calls are still out."""
 
-    def __init__(self, index: int, request: Request) -> None:
+    def __init__(self, index: int, request: Request, load_until: float) -> None:
         self.request = request
         self._index = index
+        self._load_until = load_until
         self.asked: list[str] = []
         self.out: list[Call] = []
         self.reply: Reply = None
@@ -70,7 +72,8 @@ class _Errand:
         fresh = [seat for seat in order if seat not in self.asked]
         if not fresh and (self.out or len(self.asked) >= ATTEMPTS):
             return False
-        call = Call(node=(fresh or order)[0], request=self.request, attempt=len(self.asked))
+        node, attempt = (fresh or order)[0], len(self.asked)
+        call = Call(node=node, request=self.request, attempt=attempt, until=self._load_until)
         self.asked.append(call.node)
         self.out.append(call)
         return True
@@ -107,9 +110,11 @@ def ask_somewhere(
             to be hedged go to the end, for whoever asks next.
         hedge_after_s: how long an aggregator may be silent before its work also goes to the next.
     """
-    errands = [_Errand(index, request) for index, request in enumerate(requests)]
+    now = runtime.now()
+    load_until = now + LOAD_SHARE * (until - now)
+    errands = [_Errand(index, request, load_until) for index, request in enumerate(requests)]
     trip = _Trip()
-    hedge_at = runtime.now() + hedge_after_s
+    hedge_at = now + hedge_after_s
     while waiting := [errand for errand in errands if errand.reply is None]:
         for errand in waiting:
             if not errand.out and not errand.send(seats):

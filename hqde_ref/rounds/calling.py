@@ -41,7 +41,9 @@ def call_up(
         behind = [node for node in first if is_behind(replies[node])]
         if behind:
             pause = min(until, runtime.now() + look_up_s)
-            runtime.ask([Call(node=node, request=adopt) for node in behind], enough=len(behind), until=pause)
+            runtime.ask(
+                [Call(node=node, request=adopt, until=until) for node in behind], enough=len(behind), until=pause
+            )
         again = [*behind, *(node for node in first if _got_lost(replies[node]))]
         silent = {node: call for node, call in out.items() if replies[node] == LATE}
         out = silent | {node: Call(node=node, request=calls[node].request, attempt=1) for node in again}

@@ -83,8 +83,8 @@ def _publish(runtime: Runtime, plan: RoundPlan, verdict: Accepted, *, present: f
 
     What is under way still arrives, before the next round's request. Whoever never gets it says so in the next round.
     """
-    until = min(until, runtime.now() + plan.policy.hedge_after_s)
+    wait = min(until, runtime.now() + plan.policy.hedge_after_s)
     groups = {crowd.node: crowd.members for crowd in plan.crowds} or {member: (member,) for member in plan.members}
     here = sum(not present.isdisjoint(members) for members in groups.values())
     adopt = Adopt(round=plan.round, state=verdict.payloads, digests=verdict.digests)
-    runtime.ask([Call(node=node, request=adopt) for node in groups], enough=here, until=until)
+    runtime.ask([Call(node=node, request=adopt, until=until) for node in groups], enough=here, until=wait)
