@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import round_once
-from hqde_ref.core.kernels.gram import content_gram
+from hqde_ref.core.kernels.gram import centre_row, content_gram
 from hqde_ref.core.kernels.rows import choose_block_length, wide_dtype
 from hqde_ref.core.rules import RULES, get_rule
 from hqde_ref.errors import ConfigurationError
@@ -86,7 +86,7 @@ def partial_gram(rows: Sequence[Tensor]) -> tuple[Tensor, int]:
         )
     places = torch.argsort(torch.tensor(order))
     products = gram.cosines * lengths[:, None] * lengths
-    return products[places][:, places], order[gram.centre]
+    return products[places][:, places], order[centre_row(gram)]
 
 
 def add_grams(parts: Sequence[Tensor]) -> Tensor:

@@ -140,7 +140,10 @@ class Aggregator:
 
 
 def _reduce(request: Reduce) -> Tensor:
-    rows = [row for arena in request.arenas for row in rows_of(arena.ref, request.layout)]
+    if packed_bytes(request.layout) == 0:  # parameters without values: nothing in the arenas tells the rows apart
+        rows = [torch.empty(0, dtype=torch.uint8)] * len(request.workers)
+    else:
+        rows = [row for arena in request.arenas for row in rows_of(arena.ref, request.layout)]
     whole = Combine(
         round=request.round,
         layout=request.layout,
