@@ -26,8 +26,8 @@ from hqde_ref.rounds.plans import Crowding
 from hqde_ref.rounds.training import training_round
 from hqde_ref.runtimes.local import Local
 from simulator.adversary import Moments
+from simulator.ensembles import Ensemble, accounts, numbered
 from simulator.runtime import Simulated
-from tests.ensembles import Ensemble, accounts, numbered
 
 MEMBERS = numbered(22)
 ALONE = Ensemble(members=MEMBERS, hosts=4, floats=1003, lies={"w0003": "nan", "w0011": "far", "w0020": "far"})

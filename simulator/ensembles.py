@@ -1,4 +1,4 @@
-"""Small distributed ensembles of synthetic workers for tests of rounds: hosts, plans, and the result by hand."""
+"""Distributed ensembles of synthetic workers, for tests of rounds and benchmarks: hosts, plans, the result by hand."""
 
 from __future__ import annotations
 
