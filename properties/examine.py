@@ -41,7 +41,7 @@ LEAST_EXAMPLES = 3
 
 PROFILES: Final = {
     "smoke": Profile(examples=8, within_s=10.0),
-    "standard": Profile(examples=40, within_s=40.0),
+    "standard": Profile(examples=40, within_s=20.0),
     "deep": Profile(examples=600, within_s=900.0),
 }
 

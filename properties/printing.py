@@ -51,11 +51,13 @@ def print_clauses(console: Console) -> None:
 def print_report(console: Console, report: Report, target: str) -> None:
     """The table, the failures in full, and the sum."""
     console.print(f"[bold]{escape(report.name)} {escape(report.version)}[/] against {len(report.clauses())} clauses")
-    table = Table("clause", "level", "status", "properties", "because", header_style="bold")
+    table = Table("clause", "level", "status", "held", "because", header_style="bold")
     for clause, mine in report.clauses():
         status = worst(outcome.status for _, outcome in mine)
         held = sum(outcome.status in ("HOLDS", "FIXED") for _, outcome in mine)
-        table.add_row(clause.id, clause.level, _coloured(status), f"{held} of {len(mine)} hold", _because(status, mine))
+        asked = sum(outcome.status != "UNSUPPORTED" for _, outcome in mine)
+        count = f"{held} of {asked}" if asked else "-"
+        table.add_row(clause.id, clause.level, _coloured(status), count, _because(status, mine))
     console.print(table)
     for cases in _failures(report):
         _print_failure(console, report, cases, target)

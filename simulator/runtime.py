@@ -46,6 +46,7 @@ __all__ = ["Network", "Simulated", "work_of"]
 
 SECOND: Final = 1_000_000_000
 RETRANSMIT: Final = 200_000_000  # ns until a lost packet is sent again, as TCP does at first
+_FOREVER_S: Final = 1e6  # what an infinite deadline means
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ class Simulated:
         return self._time / SECOND
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
-        end = max(round(until * SECOND), self._time)
+        end = max(round(min(until, self.now() + _FOREVER_S) * SECOND), self._time)
         joined = [self._find_flying(call) for call in calls]
         groups: dict[str, list[Call]] = {}
         for call, flying in zip(calls, joined, strict=True):

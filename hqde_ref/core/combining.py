@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hqde_ref.core.certificates import certify_geometric_median
 from hqde_ref.core.kernels.exact_sums import add_sums, finish_mean, leaf_sum
-from hqde_ref.core.packing import float_blocks, merge_rows, row_dtype, split_rows
+from hqde_ref.core.packing import exact_dtype, float_blocks, merge_rows, split_rows
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.rules.filtered_geometric_median import Screening, choose_outliers
 from hqde_ref.messages import Combine, Evidence, Layout, message
@@ -38,7 +38,7 @@ def combine(request: Combine, parts: Sequence[Tensor]) -> Tensor:
         integers = [part[8 * width :].view(torch.int64) for part in parts]
     if not request.root:
         return torch.cat([total.view(torch.uint8), torch.cat(integers).view(torch.uint8)])
-    mean = finish_mean(total, math.fsum(request.masses), row_dtype(layout))
+    mean = finish_mean(total, math.fsum(request.masses), exact_dtype(layout))
     table = torch.cat(integers).view(len(request.workers), -1)
     return merge_rows(mean, lower_median(table, request.masses), layout)
 

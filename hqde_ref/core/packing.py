@@ -20,12 +20,14 @@ import torch
 import xxhash
 from torch import Tensor
 
+from hqde_ref.core.kernels.exact_sums import round_once
 from hqde_ref.errors import LayoutError
 from hqde_ref.messages import Entry, Layout
 
 __all__ = [
     "digest",
     "element_count",
+    "exact_dtype",
     "find_misfit",
     "fingerprint",
     "float_blocks",
@@ -117,6 +119,13 @@ def row_dtype(layout: Layout) -> torch.dtype:
     return torch.float64 if torch.float64 in kinds else torch.float32
 
 
+@lru_cache(maxsize=256)
+def exact_dtype(layout: Layout) -> torch.dtype:
+    """What a mean is divided in before each entry is rounded once: the entries' own dtype where they share one."""
+    kinds = {entry.dtype for entry in layout.entries if entry.dtype in _FLOATS}
+    return row_dtype(layout) if len(kinds) == 1 else torch.float64
+
+
 def find_misfit(tensors: Mapping[str, Tensor], layout: Layout) -> str | None:
     """Say how these tensors differ from the layout, or None if they do not (clause 0.6)."""
     wanted = {entry.name: entry for entry in layout.entries}
@@ -196,13 +205,14 @@ def _is_gapless(layout: Layout) -> bool:
 
 
 def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
-    """Pack a float row and an int64 row; each float entry is rounded to its own dtype."""
+    """Pack a float row and an int64 row; each float entry is rounded once to its own dtype (clause 0.9)."""
     packed = torch.zeros(packed_bytes(layout), dtype=torch.uint8)
     float_at = integer_at = 0
     for entry, start, stop in _places(layout):
         count, target = element_count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
         if entry.dtype in _FLOATS:
-            target.copy_(floats[float_at : float_at + count])
+            piece = floats[float_at : float_at + count]
+            target.copy_(round_once(piece, target.dtype) if piece.dtype == torch.float64 else piece)
             float_at += count
         else:
             target.copy_(integers[integer_at : integer_at + count])

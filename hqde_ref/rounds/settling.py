@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.packing import fingerprint, packed_bytes
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Claim, Contribution, Layout, Payload, Refused, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
@@ -29,9 +30,17 @@ Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
 
 def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
-    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile.
+
+    Contributions that cannot be combined (a mass times a value beyond float64) refuse the round: clause 6.1 owes a
+    verdict whatever members send.
+    """
     for _ in range(len(plan.members) + 1):
-        match attempt(gathered):
+        try:
+            outcome = attempt(gathered)
+        except ConfigurationError as error:
+            return refuse(plan, gathered, str(error).removesuffix("."))
+        match outcome:
             case Lost(keys=keys):
                 gone = {
                     c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)

@@ -48,6 +48,8 @@ from hqde_ref.runtimes.ray_host import LOSSES, Host
 
 __all__ = ["OnRay"]
 
+_FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
+
 
 def _point_to(refs: list[Any], payload: Payload) -> Payload:
     """Put the object reference where the host left an index."""
@@ -125,6 +127,7 @@ class OnRay:
         return time.monotonic()
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        until = min(until, time.monotonic() + _FOREVER_S)
         self._drop_settled(calls)
         replies: dict[int, Reply] = {}
         places: dict[str, list[int]] = {}
@@ -277,7 +280,8 @@ class OnRay:
     def _submit(self, host: str, calls: list[Call], until: float) -> _Message:
         seat = self._hosts[host]
         vectors = sum(payloads_in_reply(call.request) for call in calls)
-        patience = max(max(call.until or until for call in calls) - time.monotonic(), 0.05)
+        last = max(until if call.until is None else call.until for call in calls)
+        patience = min(max(last - time.monotonic(), 0.05), _FOREVER_S)
         method = seat.actor.perform.options(num_returns=1 + vectors)
         refs = method.remote(calls, patience)
         meta, *rest = refs if vectors else [refs]
