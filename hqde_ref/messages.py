@@ -239,8 +239,8 @@ class Muster:
 
     Attributes:
         members, slices: who trains, and on which rows of the training data.
-        layout: of the whole vector.
-        arenas: give the rows of all usable members, one payload a shard; else they stay with the crowd.
+        layout: of the whole vector; members give it in one piece.
+        arenas: give the rows of all usable members, cut into ``shards``; else they stay with the crowd.
     """
 
     round: int
@@ -256,11 +256,17 @@ class Muster:
 
 @message
 class Subtotal:
-    """Ask a crowd for the exact partial sum of these of its members (see ``Combine``)."""
+    """Ask a crowd for the exact partial sum of these of its members (see ``Combine``).
+
+    Attributes:
+        shard, shards: which piece of their vectors, of how many; ``layout`` is its own, ``whole`` that of the vectors.
+    """
 
     round: int
     shard: int
+    shards: int
     layout: Layout
+    whole: Layout
     workers: tuple[str, ...]
     masses: tuple[float, ...]
     grid: tuple[int, ...]
@@ -503,7 +509,7 @@ class Mustered:
 
     Attributes:
         contributions: of the usable members, without payloads; ``row`` counts the rows of the arenas.
-        tops: of each, the largest magnitudes by shard and float block.
+        tops: of each, the largest magnitude in every float block of the whole layout.
         arenas, digests: one a shard, if they were asked for and anybody is usable.
     """
 
@@ -511,7 +517,7 @@ class Mustered:
     round: int
     incarnation: int
     contributions: tuple[Contribution, ...]
-    tops: tuple[tuple[tuple[float, ...], ...], ...]
+    tops: tuple[tuple[float, ...], ...]
     rejected: Mapping[str, str]
     missing: Mapping[str, str]
     arenas: tuple[Payload, ...]

@@ -63,7 +63,7 @@ def test_a_crowded_round_has_the_bits_and_the_verdict_of_the_round_without_crowd
     first = verdicts[0]
     for other in verdicts[1:]:
         assert other.digests == first.digests
-        assert (other.used, other.rejected, other.missing) == (first.used, first.rejected, first.missing)
+        assert (other.used, sorted(other.rejected), other.missing) == (first.used, sorted(first.rejected), {})
         assert (other.scores, other.evidence) == (first.scores, first.evidence)
     assert first.rejected["w0003"].startswith("not finite: parameter")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import largest_magnitudes
-from hqde_ref.core.packing import digest, float_blocks, is_float, packed_bytes, split_rows
+from hqde_ref.core.packing import digest, float_blocks, float_tables, is_float, packed_bytes, split_rows
 from hqde_ref.messages import Claim, Entry, Layout, Seen
 
 __all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "screen"]
@@ -44,9 +45,8 @@ def _tops(packed: Tensor, layout: Layout, rows: int) -> tuple[float, ...]:
     blocks = float_blocks(layout)
     if rows == 1:
         return largest_magnitudes(split_rows(packed, layout)[0], blocks)
-    found = [largest_magnitudes(split_rows(row, layout)[0], blocks) for row in packed.view(rows, -1)]
-    # max() does not see a NaN that does not come first.
-    return tuple(max(column) if all(map(math.isfinite, column)) else math.nan for column in zip(*found, strict=True))
+    tables = float_tables(packed, layout, rows=rows)
+    return tuple(float(torch.stack(torch.aminmax(table)).abs().max()) if table.numel() else 0.0 for table in tables)
 
 
 def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str, declared: str) -> str | None:

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from hqde_ref.core.combining import combine
 from hqde_ref.core.judging import gather
-from hqde_ref.core.mapreduce import stack_rows
 from hqde_ref.core.packing import digest, fingerprint
 from hqde_ref.core.screening import MISSHAPEN, screen
-from hqde_ref.core.sharding import shard_layouts
+from hqde_ref.core.sharding import cut, cut_rows
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import (
     Adopt,
@@ -63,6 +62,7 @@ class Crowd:
         self._incarnation = incarnation
         self._round: int | None = None
         self._kept: dict[str, Contribution] = {}
+        self._pieces: dict[str, tuple[Tensor, ...]] = {}  # their shards, once a partial sum was asked for
 
     def perform(self, request: Request, /) -> Reply:
         match request:
@@ -99,16 +99,16 @@ class Crowd:
         }
         gathered = gather(replies, members=request.members, round_number=request.round, weighting=request.weighting)
         looks = {c.worker: _look(c, request) for c in gathered.contributions}
-        refused = {worker: look.reason for worker, (look, _) in looks.items() if look.reason is not None}
+        refused = {worker: look.reason for worker, look in looks.items() if look.reason is not None}
         usable = [c for c in gathered.contributions if c.worker not in refused]
-        self._round, self._kept = request.round, {c.worker: c for c in usable}
+        self._round, self._kept, self._pieces = request.round, {c.worker: c for c in usable}, {}
         arenas = self._arenas(usable, request) if request.arenas and usable else ()
         return Mustered(
             crowd=self._name,
             round=request.round,
             incarnation=self._incarnation,
             contributions=tuple(dataclasses.replace(c, payloads=(), row=row) for row, c in enumerate(usable)),
-            tops=tuple(looks[c.worker][1] for c in usable),
+            tops=tuple(looks[c.worker].tops for c in usable),
             rejected={**gathered.rejected, **refused},
             missing=gathered.missing,
             arenas=arenas,
@@ -117,7 +117,7 @@ class Crowd:
 
     def _arenas(self, usable: list[Contribution], request: Muster) -> tuple[Payload, ...]:
         """The rows of everybody, one after the other, shard by shard."""
-        stacked = [stack_rows([c.payloads[shard].ref for c in usable]) for shard in range(request.shards)]
+        stacked = cut_rows([c.payloads[0].ref for c in usable], request.layout, request.shards)
         return tuple(self._payload(rows, f"rows:{shard}") for shard, rows in enumerate(stacked))
 
     # ---------------------------------------------------------------------------------------------- partial sums
@@ -127,7 +127,7 @@ class Crowd:
         if self._round != request.round or strangers:
             what = f"round {request.round}" if self._round != request.round else f"the rows of {strangers[0]}"
             return Failed(reason=f"stale: this crowd does not hold {what}", definite=True)
-        rows = [self._kept[worker].payloads[request.shard].ref for worker in request.workers]
+        rows = [self._piece(worker, request) for worker in request.workers]
         part = Combine(
             round=request.round,
             layout=request.layout,
@@ -142,32 +142,31 @@ class Crowd:
         code = digest(packed)
         return Combined(payload=self._payload(packed, f"sum:{code[:16]}"), workers=request.workers, digest=code)
 
+    def _piece(self, worker: str, request: Subtotal) -> Tensor:
+        whole = self._kept[worker].payloads[0].ref
+        if worker not in self._pieces:
+            self._pieces[worker] = cut(whole, request.whole, request.shards)
+        return self._pieces[worker][request.shard]
+
     def _payload(self, packed: Tensor, what: str) -> Payload:
         key = f"{self._name}.{self._incarnation}/{self._round}/{what}"
         return Payload(key=key, ref=packed, nbytes=packed.numel())
 
 
 def _train(request: Muster, start: int, stop: int) -> Train:
-    return Train(
-        round=request.round, base=request.base, start=start, stop=stop, steps=request.steps, shards=request.shards
-    )
+    return Train(round=request.round, base=request.base, start=start, stop=stop, steps=request.steps, shards=1)
 
 
-def _look(contribution: Contribution, request: Muster) -> tuple[Seen, tuple[tuple[float, ...], ...]]:
-    """The finding on the first bad shard, else on the first, and the magnitudes by shard."""
+def _look(contribution: Contribution, request: Muster) -> Seen:
+    """What an aggregator would find; members give their vectors whole, the crowd cuts them."""
     sent = len(contribution.payloads)
-    if not sent == len(contribution.digests) == request.shards:
-        reason = f"{MISSHAPEN}: {sent} shards, the round declared {request.shards}"
-        return Seen(worker=contribution.worker, reason=reason, tops=(), digest=""), ()
-    seen = [
-        screen(
-            Claim(worker=contribution.worker, payload=payload, digest=code, layout=contribution.layout),
-            payload.ref,
-            layout,
-            declared=fingerprint(request.layout),
-        )
-        for payload, code, layout in zip(
-            contribution.payloads, contribution.digests, shard_layouts(request.layout, request.shards), strict=True
-        )
-    ]
-    return next((one for one in seen if one.reason is not None), seen[0]), tuple(one.tops for one in seen)
+    if not sent == len(contribution.digests) == 1:
+        reason = f"{MISSHAPEN}: {sent} shards, the round declared 1"
+        return Seen(worker=contribution.worker, reason=reason, tops=(), digest="")
+    claim = Claim(
+        worker=contribution.worker,
+        payload=contribution.payloads[0],
+        digest=contribution.digests[0],
+        layout=contribution.layout,
+    )
+    return screen(claim, claim.payload.ref, request.layout, declared=fingerprint(request.layout))

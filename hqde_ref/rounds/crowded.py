@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from hqde_ref.core.judging import Gathered
+from hqde_ref.core.kernels.exact_sums import choose_grid
 from hqde_ref.core.packing import fingerprint, packed_bytes
 from hqde_ref.core.rules import get_rule
-from hqde_ref.core.sharding import shard_layouts
+from hqde_ref.core.sharding import float_slices, shard_layouts
 from hqde_ref.messages import (
     Call,
     Claim,
@@ -30,7 +31,6 @@ from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.robust import accept_shards, robust_shards
 from hqde_ref.rounds.settling import masses_of, refuse, settle
-from hqde_ref.rounds.sharded import grids_of
 
 __all__ = ["crowded_round"]
 
@@ -41,7 +41,7 @@ _LOSSES_MAX = 3
 def crowded_round(desk: Desk, roll: Roll) -> Verdict:
     """Partial sums for a mean, arenas for a robust rule; the verdict accounts for every member once."""
     if get_rule(desk.plan.policy.rule).family == "mean":
-        return _mean(desk, roll)
+        return settle(desk.plan, roll.gathered, lambda now: _mean(desk, roll, now))
     return settle(desk.plan, roll.gathered, lambda now: _robust(desk, roll, now))
 
 
@@ -91,9 +91,9 @@ def _without(gathered: Gathered, *, rejected: Mapping[str, str], missing: Mappin
 # ------------------------------------------------------------------------------------------------ means
 
 
-def _mean(desk: Desk, roll: Roll) -> Verdict:
+def _mean(desk: Desk, roll: Roll, gathered: Gathered) -> Verdict:
     """Add up crowd by crowd; without one that fails everything is added up anew, on the grid of those left."""
-    plan, gathered = desk.plan, roll.gathered
+    plan = desk.plan
     done: dict[tuple[str, int], tuple[Subtotal, Combined]] = {}
     losses = 0
     while gathered.contributions:
@@ -141,18 +141,22 @@ def _subtotals(
 def _subtotal_requests(plan: RoundPlan, roll: Roll, gathered: Gathered) -> dict[tuple[str, int], Subtotal]:
     """By crowd and shard; crowds without a usable member are left out."""
     masses = masses_of(plan, gathered.contributions)
-    grids = grids_of(plan, gathered.contributions, roll.tops)
+    workers = [c.worker for c in gathered.contributions]
+    grid = choose_grid([roll.tops[worker] for worker in workers], [masses[worker] for worker in workers])
+    parents = float_slices(plan.layout, plan.policy.shards)
     requests = {}
     for crowd in plan.crowds:
-        workers = tuple(member for member in crowd.members if member in masses)
-        for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards) if workers else ()):
+        mine = tuple(member for member in crowd.members if member in masses)
+        for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards) if mine else ()):
             requests[crowd.node, shard] = Subtotal(
                 round=plan.round,
                 shard=shard,
+                shards=plan.policy.shards,
                 layout=layout,
-                workers=workers,
-                masses=tuple(masses[worker] for worker in workers),
-                grid=grids[shard],
+                whole=plan.layout,
+                workers=mine,
+                masses=tuple(masses[worker] for worker in mine),
+                grid=tuple(grid[number] for number in parents[shard]),
             )
     return requests
 

@@ -27,7 +27,6 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.calling import call_up
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.sharded import Tops
 
 __all__ = ["Roll", "muster"]
 
@@ -37,7 +36,7 @@ class Roll:
     """What the crowds answered: who gave what, how large it is, and the digest of every arena by its key."""
 
     gathered: Gathered
-    tops: Tops
+    tops: Mapping[str, tuple[float, ...]]
     digests: Mapping[str, str]
 
 
@@ -103,7 +102,7 @@ def _call_roll(plan: RoundPlan, replies: Mapping[str, Reply]) -> Roll:
     contributions: list[Contribution] = []
     rejected: dict[str, str] = {}
     missing = dict.fromkeys(plan.members, "not asked")
-    tops: dict[str, tuple[tuple[float, ...], ...]] = {}
+    tops: dict[str, tuple[float, ...]] = {}
     digests: dict[str, str] = {}
     for crowd in plan.crowds:
         reply = replies[crowd.node]
