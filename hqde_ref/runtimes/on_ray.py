@@ -48,6 +48,7 @@ from hqde_ref.runtimes.ray_host import LOSSES, Host
 
 __all__ = ["OnRay"]
 
+_AGAIN_S = 0.2
 _FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
 
 
@@ -185,7 +186,7 @@ class OnRay:
             RuntimeFault: naming the hosts that are not, once the time is up (clause 1.2).
         """
         until = time.monotonic() + within_s
-        self._note_deaths()
+        self._note_deaths(until)
         for host, seat in self._hosts.items():
             if seat.dead and host not in down:
                 self.restart(host)
@@ -233,29 +234,37 @@ class OnRay:
         seat = self._hosts[host]
         if seat.pending is None:
             return
-        try:
-            seat.pid = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
-            seat.pending = None
-        except faults.GetTimeoutError:
-            return
-        except faults.RayActorError as error:
-            raise RuntimeFault(
-                what=f"host {host}", problem=f"its nodes cannot be built ({error})", do="mend them"
-            ) from error
-
-    def _note_deaths(self) -> None:
-        """Mark hosts whose process is gone. One that is busy or stopped does not answer and counts as alive."""
-        probes = {
-            seat.actor.ready.remote(): seat for seat in self._hosts.values() if not seat.dead and seat.pending is None
-        }
-        if not probes:
-            return
-        answered, _ = ray.wait(list(probes), num_returns=len(probes), timeout=1.0)
-        for probe in answered:
+        while seat.pending is not None:
             try:
-                ray.get(probe)
-            except faults.RayActorError:
-                probes[probe].dead = True
+                seat.pid = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
+                seat.pending = None
+            except faults.GetTimeoutError:
+                return
+            except faults.ActorUnavailableError:  # the question or its answer was lost on the way
+                time.sleep(_AGAIN_S)
+                seat.pending = seat.actor.ready.remote()
+            except faults.RayActorError as error:
+                problem = f"its nodes cannot be built ({error})"
+                raise RuntimeFault(what=f"host {host}", problem=problem, do="mend them") from error
+
+    def _note_deaths(self, until: float) -> None:
+        """Mark hosts whose process is gone. One that is busy or stopped does not answer and counts as alive."""
+        doubtful = [seat for seat in self._hosts.values() if not seat.dead and seat.pending is None]
+        while doubtful:
+            probes = {seat.actor.ready.remote(): seat for seat in doubtful}
+            answered, _ = ray.wait(list(probes), num_returns=len(probes), timeout=1.0)
+            doubtful = []
+            for probe in answered:
+                try:
+                    ray.get(probe)
+                except faults.ActorUnavailableError:  # out of reach: dead with its node, or a message was lost
+                    doubtful.append(probes[probe])
+                except faults.RayActorError:
+                    probes[probe].dead = True
+            if time.monotonic() >= until:
+                return
+            if doubtful:
+                time.sleep(_AGAIN_S)
 
     def _send(self, calls: Sequence[Call], replies: dict[int, Reply], until: float) -> list[_Message]:
         """The messages to wait for: those in flight that an equal call joins, and one new one a host."""
