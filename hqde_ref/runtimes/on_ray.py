@@ -65,6 +65,7 @@ class _Seat:
     actor: Any
     incarnation: int
     number: int
+    node: str | None
     pid: int | None = None
     pending: Any = None  # the reference that answers when a fresh actor is ready
     dead: bool = False
@@ -172,6 +173,10 @@ class OnRay:
         """Process id of a host that was ready once; None while it starts."""
         return self._hosts[host].pid
 
+    def node_of(self, host: str) -> str | None:
+        """Id of the Ray node that a host was dealt to; None where Ray placed it."""
+        return self._hosts[host].node
+
     def restart(self, host: str) -> None:
         """Start a fresh actor for a host whose process is gone; ``settle`` waits for it."""
         seat = self._hosts[host]
@@ -228,7 +233,14 @@ class OnRay:
         places = alive_nodes() if self._spread else []
         where = NodeAffinitySchedulingStrategy(places[number % len(places)], soft=False) if places else "DEFAULT"
         actor: Any = self._remote.options(scheduling_strategy=where).remote(specs, incarnation)
-        return _Seat(specs=specs, actor=actor, incarnation=incarnation, number=number, pending=actor.ready.remote())
+        return _Seat(
+            specs=specs,
+            actor=actor,
+            incarnation=incarnation,
+            number=number,
+            node=places[number % len(places)] if places else None,
+            pending=actor.ready.remote(),
+        )
 
     def _become_ready(self, host: str, until: float) -> None:
         seat = self._hosts[host]
