@@ -88,8 +88,11 @@ class Ensemble:
         return found | {"harness": (BeginnerSpec(name="beginner", floats=self.floats),)}
 
     def plan(self, runtime: Runtime, policy: Policy, *, number: int = 1, after: Verdict | None = None) -> RoundPlan:
-        call = Call(node="beginner", request=Begin(seed=0, shards=policy.shards))
-        begun = runtime.ask([call], enough=1, until=runtime.now() + 60)[0].reply
+        for attempt in range(20):  # where messages get lost, so may these
+            call = Call(node="beginner", request=Begin(seed=0, shards=policy.shards), attempt=attempt)
+            begun = runtime.ask([call], enough=1, until=runtime.now() + 60)[0].reply
+            if isinstance(begun, Begun):
+                break
         assert isinstance(begun, Begun), begun
         state, digests = (
             (after.payloads, after.digests) if isinstance(after, Accepted) else (begun.state, begun.digests)

@@ -16,7 +16,7 @@ __all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "prefer_seats"
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it
-ATTEMPTS = 3  # of a request that nobody answers; one that fails goes on to every aggregator there is
+ATTEMPTS = 5  # of a request that nobody answers; one that fails goes on to every aggregator there is
 
 
 @message
@@ -95,6 +95,7 @@ class _Trip:
                 self.reason = f"{call.node}: {failure.reason}"
                 if failure != LATE:
                     errand.out.remove(call)
+                if failure.definite:  # else a message was lost on the way: that says nothing against the aggregator
                     self.failed.append(call.node)
             case _:
                 errand.reply = reply

@@ -7,12 +7,15 @@ repeated.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 from hqde_ref.messages import LATE, Adopt, Call, Failed, Reply, Runtime
 from hqde_ref.rounds.asking import TICK_S
 
-__all__ = ["call_up"]
+__all__ = ["ATTEMPTS", "call_up", "got_lost"]
+
+ATTEMPTS = 5
 
 
 def call_up(
@@ -27,7 +30,7 @@ def call_up(
     """The last reply of every node, by its name.
 
     Args:
-        calls: one for each node. A node is asked again once: with the state, or when a message was lost on the way.
+        calls: one for each node. A node is asked again when it lacked the state, or when a message was lost on the way.
         is_behind: whether a reply says that the state is missing.
         look_up_s: how long to wait at most before those that did answer are looked after.
     """
@@ -37,19 +40,19 @@ def call_up(
         pause = min(until, runtime.now() + look_up_s)
         answers = runtime.ask(list(out.values()), enough=len(out), until=pause)
         replies |= {answer.node: answer.reply for answer in answers}
-        first = [node for node, call in out.items() if call.attempt == 0]
-        behind = [node for node in first if is_behind(replies[node])]
+        may = [node for node, call in out.items() if call.attempt + 1 < ATTEMPTS]
+        behind = [node for node in may if is_behind(replies[node])]
         if behind:
             pause = min(until, runtime.now() + look_up_s)
             runtime.ask(
                 [Call(node=node, request=adopt, until=until) for node in behind], enough=len(behind), until=pause
             )
-        again = [*behind, *(node for node in first if _got_lost(replies[node]))]
+        again = {node: out[node] for node in may if node in behind or got_lost(replies[node])}
         silent = {node: call for node, call in out.items() if replies[node] == LATE}
-        out = silent | {node: Call(node=node, request=calls[node].request, attempt=1) for node in again}
+        out = silent | {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()}
     return replies
 
 
-def _got_lost(reply: Reply) -> bool:
+def got_lost(reply: Reply) -> bool:
     """Whether the request or its answer was lost on the way. It may have been done; done again, it counts once."""
     return isinstance(reply, Failed) and not reply.definite and reply != LATE

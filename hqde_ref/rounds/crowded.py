@@ -21,11 +21,13 @@ from hqde_ref.messages import (
     Combined,
     Contribution,
     Evidence,
+    Failed,
     Screen,
     Subtotal,
     Verdict,
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
+from hqde_ref.rounds.calling import ATTEMPTS, got_lost
 from hqde_ref.rounds.flat import resolve_screened
 from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
@@ -124,14 +126,17 @@ def _subtotals(
     wanted = _subtotal_requests(desk.plan, roll, gathered)
     todo = {place: request for place, request in wanted.items() if place not in done or done[place][0] != request}
     now = desk.runtime.now()
-    calls = [Call(node=crowd, request=request) for (crowd, _), request in todo.items()]
-    answers = desk.runtime.ask(calls, enough=len(calls), until=now + _SUM_SHARE * (desk.until - now))
+    until = now + _SUM_SHARE * (desk.until - now)
     failed: dict[str, str] = {}
-    for (place, request), answer in zip(todo.items(), answers, strict=True):
-        if isinstance(answer.reply, Combined):
-            done[place] = (request, answer.reply)
-        else:
-            failed[place[0]] = answer.reply.reason
+    for attempt in range(ATTEMPTS):
+        calls = [Call(node=crowd, request=request, attempt=attempt) for (crowd, _), request in todo.items()]
+        answers = dict(zip(todo, desk.runtime.ask(calls, enough=len(calls), until=until), strict=True))
+        done |= {p: (todo[p], a.reply) for p, a in answers.items() if isinstance(a.reply, Combined)}
+        todo = {place: request for place, request in todo.items() if got_lost(answers[place].reply)}
+        failed |= {p[0]: a.reply.reason for p, a in answers.items() if isinstance(a.reply, Failed) and p not in todo}
+        if not todo:
+            break
+    failed |= {crowd: "unreachable" for crowd, _ in todo}
     if failed:
         gone = [(worker, crowd) for (crowd, _), request in wanted.items() for worker in request.workers]
         return {worker: failed[crowd] for worker, crowd in gone if crowd in failed}
