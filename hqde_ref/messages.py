@@ -63,7 +63,8 @@ class Contribution:
     """What a worker sends in a round (clause 4.10: nothing it says of itself is believed).
 
     Attributes:
-        payloads: the packed vector, cut into the round's shards (one in a flat round).
+        payloads: the packed vector, cut into the round's shards (one in a flat round). A crowd's members share theirs:
+            each payload holds the rows of all of them, and ``row`` says which is this one's.
         layout: fingerprint of the layout of the whole vector.
         digests: xxh3-128 of each payload's bytes as the sender had them (clause 6.8).
         mass: the weight it asks for under a weighted mean.
@@ -84,6 +85,7 @@ class Contribution:
     loss: float | None
     efficiency: float
     accuracy: float | None = None
+    row: int | None = None
 
 
 @message
@@ -121,6 +123,7 @@ class Policy:
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
             long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance.
         round_within_s: the whole round's time; training may take ``train_share`` of it.
+        hedge_after_s: how long an aggregator may be silent before its work also goes to another.
     """
 
     rule: str = "geometric_median"
@@ -134,6 +137,7 @@ class Policy:
     outlier_factor: float | None = 3.0
     round_within_s: float = 5.0
     train_share: float = 0.6
+    hedge_after_s: float = 0.5
 
 
 @message
@@ -230,13 +234,53 @@ class Train:
 
 
 @message
+class Muster:
+    """Ask a crowd to have its members train, to look at what they give, and to keep it for this round.
+
+    Attributes:
+        members, slices: who trains, and on which rows of the training data.
+        layout: of the whole vector; members give it in one piece.
+        arenas: give the rows of all usable members, cut into ``shards``; else they stay with the crowd.
+    """
+
+    round: int
+    base: tuple[str, ...]
+    members: tuple[str, ...]
+    slices: tuple[tuple[int, int], ...]
+    steps: int
+    shards: int
+    layout: Layout
+    weighting: str
+    arenas: bool
+
+
+@message
+class Subtotal:
+    """Ask a crowd for the exact partial sum of these of its members (see ``Combine``).
+
+    Attributes:
+        shard, shards: which piece of their vectors, of how many; ``layout`` is its own, ``whole`` that of the vectors.
+    """
+
+    round: int
+    shard: int
+    shards: int
+    layout: Layout
+    whole: Layout
+    workers: tuple[str, ...]
+    masses: tuple[float, ...]
+    grid: tuple[int, ...]
+
+
+@message
 class Claim:
-    """A contribution as its receiver must check it."""
+    """A contribution, or an arena of ``rows`` of them, as its receiver must check it."""
 
     worker: str
     payload: Payload
     digest: str
     layout: str
+    rows: int = 1
 
 
 @message
@@ -324,6 +368,7 @@ class Resolve:
     """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4).
 
     Attributes:
+        places: where each worker's row stands among the rows of all payloads; None: in order, one a payload.
         faulty_max: how many of the rows may hold anything.
         dropped: how many contributions were rejected as outliers before: the bound counts them.
     """
@@ -337,15 +382,17 @@ class Resolve:
     rejections_max: int
     outlier_factor: float | None
     dropped: int = 0
+    places: tuple[int, ...] | None = None
 
 
 @message
 class PartialGram:
-    """Inner products of the rows within one shard, around their coordinate-wise lower median (clause 3.8)."""
+    """Inner products of the rows within one shard, around one of them (clause 3.8); ``places`` as in ``Resolve``."""
 
     round: int
     layout: Layout
     rows: tuple[Payload, ...]
+    places: tuple[int, ...] | None = None
 
 
 @message
@@ -377,11 +424,13 @@ class Weigh:
 
 @message
 class Blend:
-    """Combine the rows of one shard around their lower median; integer entries by the lower median of those kept.
+    """Combine the rows of one shard around one of them; integer entries by the lower median of those kept.
 
     Attributes:
         multipliers: one a row.
         kept: indices of the rows that were not rejected.
+        centre: the row that the shard's Gram matrix was made around.
+        places: as in ``Resolve``.
     """
 
     round: int
@@ -389,6 +438,8 @@ class Blend:
     rows: tuple[Payload, ...]
     multipliers: tuple[float, ...]
     kept: tuple[int, ...]
+    centre: int
+    places: tuple[int, ...] | None = None
 
 
 @message
@@ -453,6 +504,27 @@ class Adopted:
 
 
 @message
+class Mustered:
+    """What a crowd's members contributed, and what the crowd found when it looked at it.
+
+    Attributes:
+        contributions: of the usable members, without payloads; ``row`` counts the rows of the arenas.
+        tops: of each, the largest magnitude in every float block of the whole layout.
+        arenas, digests: one a shard, if they were asked for and anybody is usable.
+    """
+
+    crowd: str
+    round: int
+    incarnation: int
+    contributions: tuple[Contribution, ...]
+    tops: tuple[tuple[float, ...], ...]
+    rejected: Mapping[str, str]
+    missing: Mapping[str, str]
+    arenas: tuple[Payload, ...]
+    digests: tuple[str, ...]
+
+
+@message
 class Screened:
     """One finding a claim, in their order."""
 
@@ -491,9 +563,10 @@ class Mapped:
 
 @message
 class GramPart:
-    """A partial Gram matrix, (n, n) float64 as bytes."""
+    """A partial Gram matrix, (n, n) float64 as bytes; ``centre`` is the row it was made around, None for a sum."""
 
     payload: Payload
+    centre: int | None = None
 
 
 @message
@@ -555,6 +628,8 @@ class Failed:
 
 
 UNKNOWN = "unknown: this node has adopted no state yet"
+LATE = Failed(reason="late", definite=False)  # the call is still out: an equal one joins it
+CRASHED = Failed(reason="crashed", definite=True)
 
 
 # ------------------------------------------------------------------------------------------------ the weight store
@@ -1044,11 +1119,16 @@ Reply: TypeAlias = Any
 
 @message
 class Call:
-    """A request to a node. An equal call joins the one in flight; another attempt is another call."""
+    """A request to a node. An equal call joins the one in flight; another attempt is another call.
+
+    Attributes:
+        until: when the request's payloads need no longer be waited for; None: when the ask ends that sends it.
+    """
 
     node: str
     request: Request
     attempt: int = 0
+    until: float | None = dataclasses.field(default=None, compare=False)
 
 
 @message
@@ -1170,9 +1250,11 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Forge(base=base):
             return len(base)
+        case Muster(arenas=True, shards=shards):
+            return shards
         case Map(parts=parts):
             return len(parts)
-        case Reduce() | Assemble() | Combine() | Resolve() | PartialGram() | AddGrams() | Blend() | Get():
+        case Reduce() | Assemble() | Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Blend() | Get():
             return 1
         case _:
             return 0

@@ -51,6 +51,7 @@ from hqde_ref.messages import (
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps
 from hqde_ref.reference_store import STORE_REQUESTS, ReferenceStore
+from hqde_ref.rounds.asking import Desk
 from hqde_ref.rounds.flat import flat_round
 from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan, Seat
@@ -156,7 +157,8 @@ def _aggregate(request: Aggregate) -> Reply:
         steps=0,
     )
     runtime = Local([AggregatorSpec(name=_AGGREGATOR)])
-    verdict = _STORIES[policy.topology](runtime, plan, gathered, seats=[_AGGREGATOR], until=math.inf)
+    desk = Desk(runtime=runtime, plan=plan, seats=[_AGGREGATOR], until=math.inf)
+    verdict = _STORIES[policy.topology](desk, gathered)
     strangers = {worker: "not a member of this round" for worker in by_worker if worker not in members}
     rejected = {**verdict.rejected, **strangers}
     if not isinstance(verdict, Accepted):

@@ -55,6 +55,10 @@ def check_policy(policy: Policy, *, members: int) -> None:
         raise ConfigurationError(
             setting="train_share", wanted="between 0 and 1", got=policy.train_share, do="leave time to aggregate"
         )
+    if not policy.hedge_after_s > 0:
+        raise ConfigurationError(
+            setting="hedge_after_s", wanted="above 0", got=policy.hedge_after_s, do="give an aggregator time to answer"
+        )
     if policy.weighting not in WEIGHTINGS:
         wanted = ", ".join(WEIGHTINGS)
         raise ConfigurationError(setting="weighting", wanted=f"one of {wanted}", got=policy.weighting, do="choose one")

@@ -25,12 +25,14 @@ from hqde_ref.errors import LayoutError
 from hqde_ref.messages import Entry, Layout
 
 __all__ = [
+    "byte_ranges",
     "digest",
     "element_count",
     "exact_dtype",
     "find_misfit",
     "fingerprint",
     "float_blocks",
+    "float_tables",
     "is_float",
     "layout_of",
     "merge_rows",
@@ -182,26 +184,41 @@ def unpack(packed: Tensor, layout: Layout) -> dict[str, Tensor]:
 
 def split_rows(packed: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """The float row (d,) and the int64 row (k,) of a packed vector; the former is a view where it can be one."""
-    kind = row_dtype(layout)
-    floats, integers = [], []
-    for entry, start, stop in _places(layout):
-        piece = packed[start:stop].view(_DTYPES[entry.dtype])
-        if entry.dtype in _FLOATS:
-            floats.append(piece)
-        else:
-            integers.append(piece.to(torch.int64))
-    if len(floats) == len(layout.entries) and _is_gapless(layout):
-        row = packed[: sum(piece.numel() for piece in floats) * kind.itemsize].view(kind)
+    kind, span = row_dtype(layout), _float_span(layout)
+    pieces = [(entry, packed[start:stop].view(_DTYPES[entry.dtype])) for entry, start, stop in _places(layout)]
+    integers = [piece.to(torch.int64) for entry, piece in pieces if entry.dtype not in _FLOATS]
+    if span is not None:
+        row = packed[span[0] : span[1]].view(kind)
     else:
-        row = torch.cat([piece.to(kind) for piece in floats]) if floats else torch.empty(0, dtype=kind)
+        row = torch.cat([piece.to(kind) for entry, piece in pieces if entry.dtype in _FLOATS])
     return row, torch.cat(integers) if integers else torch.empty(0, dtype=torch.int64)
 
 
 @lru_cache(maxsize=256)
-def _is_gapless(layout: Layout) -> bool:
-    places = _places(layout)
-    one_kind = len({entry.dtype for entry in layout.entries}) == 1
-    return one_kind and all(stop == start for (_, _, stop), (_, start, _) in pairwise(places))
+def _float_span(layout: Layout) -> tuple[int, int] | None:
+    """The bytes of all floating entries, if they are of one dtype and follow each other without a gap."""
+    places = [(entry, start, stop) for entry, start, stop in _places(layout) if entry.dtype in _FLOATS]
+    if not places:
+        return 0, 0
+    one_kind = len({entry.dtype for entry, _, _ in places}) == 1
+    if not one_kind or any(stop != start for (_, _, stop), (_, start, _) in pairwise(places)):
+        return None
+    return places[0][1], places[-1][2]
+
+
+def byte_ranges(layout: Layout) -> tuple[tuple[int, int], ...]:
+    """Where each entry lies in a packed vector."""
+    return tuple((start, stop) for _, start, stop in _places(layout))
+
+
+def float_tables(arena: Tensor, layout: Layout, *, rows: int) -> list[Tensor]:
+    """Each floating entry of all packed rows of an arena, (rows, count) as a view."""
+    table = arena.view(rows, -1)
+    return [
+        table[:, start:stop].view(_DTYPES[entry.dtype])
+        for entry, start, stop in _places(layout)
+        if entry.dtype in _FLOATS
+    ]
 
 
 def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
