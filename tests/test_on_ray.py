@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import ray
@@ -20,7 +21,7 @@ import torch
 
 from hqde_ref.core.splitting import gpu_share
 from hqde_ref.errors import RuntimeFault
-from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed
+from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed, Payload
 from hqde_ref.runtimes import on_ray
 from hqde_ref.runtimes.on_ray import OnRay
 from tests.probes import VECTOR_BYTES, ProbeSpec, probe
@@ -223,3 +224,27 @@ def test_an_address_that_is_none_is_refused() -> None:
     for address in ("auto", "ray://127.0.0.1:10001", "127.0.0.1"):
         _, sentence = _cluster_error(address)
         assert sentence.startswith(f"Ray cluster at {address}: is no address of the form host:port; ")
+
+
+def test_a_payload_whose_owner_was_killed_is_reported_lost_by_key(runtime: OnRay) -> None:
+    """A put belongs to the process that made it and dies with it; that is why hosts return their vectors."""
+
+    class Owner:
+        def put(self) -> list[Any]:
+            return [ray.put(np.zeros(VECTOR_BYTES, dtype=np.uint8)), os.getpid()]
+
+    remote: Any = ray.remote(num_cpus=0, max_restarts=0)(Owner)
+    owner = remote.remote()
+    reference, pid = ray.get(owner.put.remote(), timeout=60)
+    os.kill(pid, signal.SIGKILL)
+    gone = Payload(key="put/1/0", ref=reference, nbytes=VECTOR_BYTES)
+    call = Call(node="p1", request=Evaluate(round=1, state=(gone,)))
+    deadline = time.monotonic() + 30
+    while True:  # until Ray has noticed, the copy on this node still serves
+        answers = runtime.ask([call, probe("p2", 1)], enough=2, until=_until(runtime))
+        assert isinstance(answers[1].reply, Observed), "only the call that needs it fails"
+        if answers[0].reply == Failed(reason="payload lost", definite=True, lost=("put/1/0",)):
+            break
+        assert time.monotonic() < deadline, answers[0].reply
+        time.sleep(0.2)
+    del owner

@@ -16,7 +16,7 @@ from simulator.adversary import Moments
 from simulator.ensembles import Ensemble, accounts, numbered
 
 MEMBERS = numbered(12)
-ALONE = Ensemble(members=MEMBERS, hosts=3, floats=30_011, apart=True)  # more than Ray sends inline
+ALONE = Ensemble(members=MEMBERS, hosts=3, floats=90_011, apart=True)  # Ray sends shards below 100 kB inline
 CROWDED = dataclasses.replace(ALONE, crowds=True)
 TREE = Policy(rule="weighted_mean", topology="tree", branching=3, round_within_s=6.0, train_share=0.5)
 FLAT = dataclasses.replace(TREE, rule="geometric_median", topology="flat", faulty_max=2)
