@@ -146,8 +146,10 @@ class Evidence:
 
     Attributes:
         faulty_max: f, the number of arbitrary contributions among those that arrived for which the bounds hold.
-        kappa: |result - mean of honest|^2 <= kappa * variance of honest; None when the rule promises nothing.
-        subgradient_norm: of the sum of distances at the result; 0 is optimal. None for other rules.
+        kappa: |result - mean of honest|^2 <= kappa * variance of honest, in exact arithmetic: rounding to the layout's
+            dtypes comes on top. None when the rule promises nothing.
+        subgradient_norm: of the sum of distances at the result; 0 is optimal. None for other rules. A sharded round
+            measures it before the result is rounded, since no node sees the rounded result whole.
         radius_factor: distance to any z is at most this times the farthest honest distance to z. None likewise.
     """
 
@@ -620,11 +622,13 @@ class Failed:
     Attributes:
         definite: True when it is known that no reply will come; False when time ran out.
         lost: keys of payloads that the request named and that could not be had.
+        refused: the node itself refused the request as it stands; another would too.
     """
 
     reason: str
     definite: bool
     lost: tuple[str, ...] = ()
+    refused: bool = False
 
 
 UNKNOWN = "unknown: this node has adopted no state yet"

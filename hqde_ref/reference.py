@@ -242,7 +242,7 @@ def _gather(
         else:
             replies[member] = _contribution(mine[0], layout, shards)
     asked = [member for member in members if member not in rejected]
-    gathered = gather(replies, members=asked, round_number=0)
+    gathered = gather(replies, members=asked, round_number=0, shards=shards)
     return Gathered(
         contributions=gathered.contributions,
         rejected={**gathered.rejected, **rejected},

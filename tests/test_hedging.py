@@ -102,7 +102,7 @@ def test_the_deadline_ends_it_when_everybody_hangs() -> None:
         runtime.world.pause(f"h{index}")
     outcome = _ask(runtime, 2, until=2.0)
     assert isinstance(outcome, Unserved)
-    assert outcome.reason.endswith(": late")
+    assert outcome.reason.endswith(": late)")
     assert runtime.now() == pytest.approx(2.0)
 
 
@@ -122,7 +122,7 @@ def test_moments_that_fall_between_ticks_of_the_clock_still_come(began: float) -
 def test_a_lone_aggregator_that_fails_is_asked_again_and_then_given_up() -> None:
     runtime = Counted(1)
     runtime.world.crash("h0")
-    assert _ask(runtime, seats=["p0"]) == Unserved(reason="p0: crashed")
+    assert _ask(runtime, seats=["p0"]) == Unserved(reason="no aggregator did its work in time (p0: crashed)")
     assert [attempt for _, attempt in runtime.sent] == [0, 1, 2, 3, 4]
 
 

@@ -93,8 +93,8 @@ def test_members_without_any_contribution_give_a_refusal() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"faulty_max": True}, "faulty_max must be an integer, got True; say how many members may lie."),
-        ({"faulty_max": 0.5}, "faulty_max must be an integer, got 0.5; say how many members may lie."),
+        ({"faulty_max": True}, "faulty_max must be an integer of at least 0, got True; count whole ones."),
+        ({"faulty_max": 0.5}, "faulty_max must be an integer of at least 0, got 0.5; count whole ones."),
         ({"members": ("w0", "w0")}, "members must be distinct ids, got ('w0', 'w0'); name every member once."),
         ({"topology": "tree", "branching": 1}, "branching must be an integer of at least 2, got 1; "),
     ],

@@ -8,6 +8,7 @@ compose up a tree, so those travel unreduced to the root.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -22,6 +23,9 @@ from hqde_ref.core.rules.filtered_geometric_median import Screening, choose_outl
 from hqde_ref.messages import Combine, Evidence, Layout, message
 
 __all__ = ["Resolution", "combine", "lower_median", "resolve", "resolve_rows"]
+
+
+_FILTERED = "filtered_geometric_median"
 
 
 def combine(request: Combine, parts: Sequence[Tensor]) -> Tensor:
@@ -94,12 +98,18 @@ def resolve_rows(
     Raises:
         TooFewContributions: when the rule's condition does not hold.
     """
-    if outlier_factor is None:  # distances between all rows cost more than most rules
+    factor: float | None
+    if rule == _FILTERED:  # HQDE's own rule is this screening and a geometric median: it must not reject twice
+        inner = "geometric_median"
+        factor = 3.0 if outlier_factor is None else outlier_factor
+    else:
+        inner, factor = rule, outlier_factor
+    if factor is None:  # distances between all rows cost more than most rules
         screening = Screening(kept=tuple(range(len(rows))), scores=(), limit=0.0)
     else:
-        screening = choose_outliers(rows, rejections_max=rejections_max, factor=outlier_factor)
+        screening = choose_outliers(rows, rejections_max=rejections_max, factor=factor)
     kept = [rows[index] for index in screening.kept]
-    result = get_rule(rule).aggregate(kept, faulty_max=faulty_max)
+    result = get_rule(inner).aggregate(kept, faulty_max=faulty_max)
     return Resolution(
         row=result,
         kept=screening.kept,
@@ -130,13 +140,20 @@ def resolve(
         dropped=dropped,
     )
     whole = lower_median(torch.stack([integers[index] for index in found.kept]))
-    return merge_rows(found.row, whole, layout), found
+    packed = merge_rows(found.row, whole, layout)
+    published, _ = split_rows(packed, layout)
+    if not torch.equal(published, found.row):  # entries of a narrower dtype were rounded: judge what is published
+        kept = [rows[index] for index in found.kept]
+        gone = dropped + len(rows) - len(kept)
+        evidence = _evidence(kept, published, rule=rule, faulty_max=faulty_max, dropped=gone)
+        found = dataclasses.replace(found, evidence=evidence)
+    return packed, found
 
 
 def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: int, dropped: int) -> Evidence:
     """The bound against the honest among all that arrived, of whom the screening may have dropped some."""
     honest, left = len(kept) + dropped - faulty_max, len(kept) - faulty_max
-    if rule == "geometric_median":
+    if rule in ("geometric_median", _FILTERED):
         certificate = certify_geometric_median(kept, result, faulty_max=faulty_max)
         # However the rejections fell, so many honest rows must rest at the median to hold it there.
         resting = -(-(len(kept) - 2 * faulty_max) // 2)

@@ -24,10 +24,21 @@ from hqde_ref.core.rules import RULES, get_rule
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
 
-__all__ = ["Embedding", "add_grams", "blend", "can_shard", "embed", "express", "partial_gram", "require_shardable"]
+__all__ = [
+    "LARGEST_SHARDED",
+    "Embedding",
+    "add_grams",
+    "blend",
+    "can_shard",
+    "embed",
+    "express",
+    "partial_gram",
+    "require_shardable",
+]
 
 _NOISE = 1e-13  # eigenvalues of a correlation matrix below this are rounding
 _LARGEST = 1e150  # beyond, float64 products overflow
+LARGEST_SHARDED = 1e140  # of a value in a sharded round: rows of so large ones still have lengths below that
 _FEW = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
 
 

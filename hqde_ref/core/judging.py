@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hqde_ref.core.isometry import require_shardable
-from hqde_ref.core.mapreduce import accuracy_masses, partition_items, partition_names
+from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
 from hqde_ref.core.trees import plan_tree, require_tolerance
 from hqde_ref.errors import ConfigurationError
-from hqde_ref.messages import Contribution, Failed, Layout, Policy, Reply, message
+from hqde_ref.messages import Contribution, Failed, Payload, Policy, Reply, message
 
 TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
 WEIGHTINGS = ("mass", "accuracy_softmax")
@@ -23,59 +23,86 @@ __all__ = ["TOPOLOGIES", "WEIGHTINGS", "Budget", "Gathered", "check_policy", "fi
 
 
 def check_policy(policy: Policy, *, members: int) -> None:
-    """Refuse a policy that makes no sense for so many members (clauses 0.7, 3.7, 4.1).
+    """Refuse a policy that makes no sense for so many members (clauses 0.7, 3.7, 4.1, 4.5).
 
     Raises:
         ConfigurationError: naming the setting.
     """
-    if members < 1:
-        raise ConfigurationError(setting="members", wanted="at least 1", got=members, do="add workers")
+    _check_integer("members", members, 1, "add workers")
+    _check_words(policy)
+    for setting, least in (("faulty_max", 0), ("shards", 1), ("mappers", 1), ("reducers", 1)):
+        _check_integer(setting, getattr(policy, setting), least, "count whole ones")
+    plan = plan_tree(workers=members, branching=policy.branching)
+    _check_times(policy)
+    _check_faults(policy, members)
     rule = get_rule(policy.rule)
-    if isinstance(policy.faulty_max, bool) or not isinstance(policy.faulty_max, int):
+    if policy.shards > 1 and policy.topology != "sharded":
         raise ConfigurationError(
-            setting="faulty_max", wanted="an integer", got=policy.faulty_max, do="say how many members may lie"
+            setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
         )
-    if policy.faulty_max < 0 or 3 * policy.faulty_max >= members:
+    if policy.topology == "sharded":
+        require_shardable(policy.rule)
+    if policy.topology == "mapreduce" and rule.family != "mean":
+        raise ConfigurationError(
+            setting="rule of a mapreduce round", wanted="a mean", got=policy.rule, do="use topology sharded instead"
+        )
+    if policy.topology == "tree" and rule.family != "mean":
+        require_tolerance(plan, rule=policy.rule, faulty_max=policy.faulty_max, node_rule="third")
+        raise ConfigurationError(
+            setting="rule of a tree", wanted="a mean", got=policy.rule, do="use topology flat for robust rules"
+        )
+
+
+def _check_words(policy: Policy) -> None:
+    for setting, known in (("topology", TOPOLOGIES), ("weighting", WEIGHTINGS)):
+        got = getattr(policy, setting)
+        if got not in known:
+            raise ConfigurationError(setting=setting, wanted=f"one of {', '.join(known)}", got=got, do="choose one")
+
+
+def _check_integer(setting: str, value: object, least: int, do: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(setting=setting, wanted=f"an integer of at least {least}", got=value, do=do)
+
+
+def _check_times(policy: Policy) -> None:
+    if not 0 < policy.train_share < 1:
+        raise ConfigurationError(
+            setting="train_share", wanted="between 0 and 1", got=policy.train_share, do="leave time to aggregate"
+        )
+    for setting, do in (
+        ("round_within_s", "give the round time"),
+        ("hedge_after_s", "give an aggregator time to answer"),
+    ):
+        if not 0 < getattr(policy, setting) < math.inf:
+            raise ConfigurationError(
+                setting=setting, wanted="a positive number of seconds", got=getattr(policy, setting), do=do
+            )
+
+
+def _check_faults(policy: Policy, members: int) -> None:
+    """3f < n, enough members for the rule if nobody is absent, and no outlier limit below the median distance."""
+    if 3 * policy.faulty_max >= members:
         raise ConfigurationError(
             setting="faulty_max",
             wanted=f"at least 0 and below a third of {members} members (3f < n)",
             got=policy.faulty_max,
             do=f"lower it to {(members - 1) // 3} or add workers",
         )
-    if policy.topology not in TOPOLOGIES:
-        wanted = ", ".join(TOPOLOGIES)
-        raise ConfigurationError(setting="topology", wanted=f"one of {wanted}", got=policy.topology, do="choose one")
-    if policy.shards < 1 or (policy.shards > 1 and policy.topology != "sharded"):
+    rule = get_rule(policy.rule)
+    needed = rule.least_contributions(policy.faulty_max)
+    if policy.faulty_max and members < needed:
         raise ConfigurationError(
-            setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
+            setting=f"members of a {policy.rule} round with faulty_max={policy.faulty_max}",
+            wanted=f"at least {needed}",
+            got=members,
+            do="add workers or lower faulty_max",
         )
-    if policy.topology == "sharded":
-        require_shardable(policy.rule)
-    if not 0 < policy.train_share < 1:
+    factor = policy.outlier_factor
+    if factor is not None and not 1 <= factor < math.inf:
         raise ConfigurationError(
-            setting="train_share", wanted="between 0 and 1", got=policy.train_share, do="leave time to aggregate"
+            setting="outlier_factor", wanted="at least 1, or None to reject no one", got=factor, do="3 is usual"
         )
-    if not policy.hedge_after_s > 0:
-        raise ConfigurationError(
-            setting="hedge_after_s", wanted="above 0", got=policy.hedge_after_s, do="give an aggregator time to answer"
-        )
-    if policy.weighting not in WEIGHTINGS:
-        wanted = ", ".join(WEIGHTINGS)
-        raise ConfigurationError(setting="weighting", wanted=f"one of {wanted}", got=policy.weighting, do="choose one")
-    if policy.topology == "mapreduce":
-        partition_items(1, mappers=policy.mappers)
-        partition_names(Layout(entries=()), reducers=policy.reducers)
-        if rule.family != "mean":
-            raise ConfigurationError(
-                setting="rule of a mapreduce round", wanted="a mean", got=policy.rule, do="use topology sharded instead"
-            )
-    if policy.topology == "tree":
-        plan = plan_tree(workers=members, branching=policy.branching)
-        if rule.family != "mean":
-            require_tolerance(plan, rule=policy.rule, faulty_max=policy.faulty_max, node_rule="third")
-            raise ConfigurationError(
-                setting="rule of a tree", wanted="a mean", got=policy.rule, do="use topology flat for robust rules"
-            )
 
 
 @message
@@ -88,22 +115,28 @@ class Gathered:
 
 
 def gather(
-    replies: Mapping[str, Reply], *, members: Sequence[str], round_number: int, weighting: str = "mass"
+    replies: Mapping[str, Reply],
+    *,
+    members: Sequence[str],
+    round_number: int,
+    weighting: str = "mass",
+    shards: int = 1,
 ) -> Gathered:
-    """Sort the replies of members; each member stands in exactly one of the three (clauses 0.4, 6.2, 6.3)."""
+    """Sort the replies of members; each member stands in exactly one of the three (clauses 0.4, 6.2, 6.3).
+
+    What a member sends is not believed to have the right form: whatever it holds, the others' round goes on.
+    """
     contributions: list[Contribution] = []
     rejected: dict[str, str] = {}
     missing: dict[str, str] = {}
     for member in sorted(members):
         match replies.get(member):
-            case Contribution(round=number) if number != round_number:
-                rejected[member] = f"stale: it is for round {number}, this is round {round_number}"
-            case Contribution(worker=worker) if worker != member:
-                rejected[member] = f"impersonation: it says it comes from {worker!r}"
-            case Contribution(mass=mass) if not 0 < mass < math.inf:
-                rejected[member] = f"{MISSHAPEN}: its mass is {mass}, wanted a positive number"
             case Contribution() as contribution:
-                contributions.append(contribution)
+                fault = _find_fault(contribution, member, round_number, shards)
+                if fault is None:
+                    contributions.append(contribution)
+                else:
+                    rejected[member] = fault
             case Failed(reason=reason):
                 missing[member] = reason
             case None:
@@ -117,6 +150,25 @@ def gather(
     return Gathered(contributions=tuple(contributions), rejected=rejected, missing=missing)
 
 
+def _find_fault(sent: Contribution, member: str, round_number: int, shards: int) -> str | None:
+    """Why a contribution cannot be meant, or None."""
+    if sent.round != round_number:
+        return f"stale: it is for round {sent.round}, this is round {round_number}"
+    if sent.worker != member:
+        return f"impersonation: it says it comes from {sent.worker!r}"
+    if not _is_number(sent.mass) or not 0 < sent.mass < math.inf:
+        return f"{MISSHAPEN}: its mass is {sent.mass}, wanted a positive number"
+    payloads = isinstance(sent.payloads, tuple) and all(isinstance(p, Payload) for p in sent.payloads)
+    digests = isinstance(sent.digests, tuple) and all(isinstance(d, str) for d in sent.digests)
+    if not payloads or not digests or not len(sent.payloads) == len(sent.digests) == shards:
+        return f"{MISSHAPEN}: wanted {shards} shard(s), each with its digest"
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @message
 class Budget:
     """What is left of the fault budget once some members are known to be out (clause 4.2).
@@ -125,8 +177,10 @@ class Budget:
         usable: contributions that may be aggregated.
         hidden_max: how many of those may still be Byzantine.
         rejections_max: how many more may be rejected as outliers (clause 4.4).
+        proven: how many were rejected as Byzantine beyond doubt.
     """
 
+    proven: int
     usable: int
     hidden_max: int
     rejections_max: int
@@ -139,6 +193,7 @@ def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], u
     hidden = max(0, policy.faulty_max - proven)
     spare = usable - get_rule(policy.rule).least_contributions(hidden)  # what the rule can do without
     return Budget(
+        proven=proven,
         usable=usable,
         hidden_max=hidden,
         rejections_max=max(0, min(policy.faulty_max - absent, spare)),
@@ -146,8 +201,16 @@ def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], u
 
 
 def find_shortage(budget: Budget, *, policy: Policy, members: int) -> str | None:
-    """Say why these contributions are too few, or None (clause 4.9)."""
+    """Say why these contributions do not do, or None (clauses 4.9 and 6.7).
+
+    A policy with f = 0 promises nothing about liars, so one that is found out breaks no promise (clause 0.5).
+    """
     rule = get_rule(policy.rule)
+    if rule.family != "mean" and 0 < policy.faulty_max < budget.proven:
+        return (
+            f"{budget.proven} of {members} contributions are Byzantine beyond doubt, "
+            f"more than faulty_max={policy.faulty_max} provides for"
+        )
     needed = max(1, rule.least_contributions(budget.hidden_max))
     if rule.family != "mean":
         needed = max(needed, 2 * budget.hidden_max + 1)

@@ -118,7 +118,7 @@ def accuracy_masses(accuracies: Mapping[str, float | None]) -> tuple[dict[str, f
     for worker, accuracy in accuracies.items():
         if accuracy is None:
             rejected[worker] = "accuracy: it gives none, and the weighting needs one"
-        elif not 0.0 <= accuracy <= 1.0:
+        elif isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0.0 <= accuracy <= 1.0:
             rejected[worker] = f"accuracy: it gives {accuracy!r}, wanted a number in [0, 1]"
         else:
             good[worker] = float(accuracy)

@@ -31,6 +31,10 @@ def screen(claim: Claim, packed: Tensor, layout: Layout, *, declared: str) -> Se
         layout: of the shard at hand.
         declared: fingerprint of the layout of the whole vector.
     """
+    if packed.dtype != torch.uint8 or packed.dim() != 1:
+        kind = f"{str(packed.dtype).removeprefix('torch.')} of {packed.dim()} dimensions"
+        wrong = f"{MISSHAPEN}: {kind}, wanted a run of bytes"
+        return Seen(worker=claim.worker, reason=wrong, tops=_NO_TOPS, digest="")
     found = digest(packed)
     reason, tops = _misfit(claim, packed, layout, found, declared), _NO_TOPS
     if reason is None:

@@ -28,7 +28,7 @@ class Lost:
 
 @message
 class Unserved:
-    """No aggregator did the work in time; the last reason given."""
+    """Nobody did the work: no aggregator in time, or one refused it as it stands. The reason is a whole sentence."""
 
     reason: str
 
@@ -86,11 +86,14 @@ class _Trip:
         self.lost: set[str] = set()
         self.failed: list[str] = []
         self.reason = "no time was left"
+        self.refusal: str | None = None
 
     def note(self, errand: _Errand, call: Call, reply: Reply) -> None:
         match reply:
             case Failed(lost=keys) if keys:
                 self.lost.update(keys)
+            case Failed(refused=True, reason=reason):
+                self.refusal = f"{call.node} refused its work: {reason.removesuffix('.')}"
             case Failed() as failure:
                 self.reason = f"{call.node}: {failure.reason}"
                 if failure != LATE:
@@ -119,16 +122,18 @@ def ask_somewhere(
     while waiting := [errand for errand in errands if errand.reply is None]:
         for errand in waiting:
             if not errand.out and not errand.send(seats):
-                return Unserved(reason=trip.reason)
+                return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
         may_hedge = any(len(errand.asked) < min(ATTEMPTS, len(seats)) for errand in waiting)
         for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at) if may_hedge else until):
             trip.note(errand, call, answer.reply)
         if trip.lost:
             return Lost(keys=frozenset(trip.lost))
+        if trip.refusal is not None:  # no other aggregator would take it either
+            return Unserved(reason=trip.refusal)
         _strike(seats, trip.failed)
         silent = [errand for errand in waiting if errand.reply is None and errand.out]
         if silent and runtime.now() >= until - TICK_S:
-            return Unserved(reason=trip.reason)
+            return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
         if silent and may_hedge and runtime.now() >= hedge_at - TICK_S:
             _hedge(silent, seats)
             hedge_at = runtime.now() + hedge_after_s

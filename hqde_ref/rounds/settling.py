@@ -52,7 +52,7 @@ def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
                     missing={**gathered.missing, **gone},
                 )
             case Unserved(reason=reason):
-                return refuse(plan, gathered, f"no aggregator did its work in time ({reason})")
+                return refuse(plan, gathered, reason)
             case verdict:
                 return verdict
     return refuse(plan, gathered, "payloads kept getting lost")
@@ -81,7 +81,9 @@ def screen_groups(desk: Desk, groups: Sequence[Sequence[Contribution]]) -> dict[
     replies = desk.ask(requests)
     if isinstance(replies, Lost | Unserved):
         return replies
-    return {seen.worker: seen for reply in replies if isinstance(reply, Screened) for seen in reply.seen}
+    seen = {found.worker: found for reply in replies if isinstance(reply, Screened) for found in reply.seen}
+    assert len(seen) == sum(map(len, groups)), "nothing goes on that was not looked at"
+    return seen
 
 
 def rows_of(

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from hqde_ref.core.isometry import LARGEST_SHARDED
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.kernels.exact_sums import choose_grid
 from hqde_ref.core.packing import fingerprint
 from hqde_ref.core.rules import get_rule
+from hqde_ref.core.screening import NOT_FINITE
 from hqde_ref.core.sharding import float_slices, shard_layouts
 from hqde_ref.messages import Claim, Combine, Contribution, Evidence, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
@@ -47,7 +49,6 @@ def _attempt(desk: Desk, gathered: Gathered) -> Verdict | Lost | Unserved:
 def _screen(desk: Desk, gathered: Gathered) -> tuple[dict[str, Seen], Tops] | Lost | Unserved:
     """One finding a member, by its first bad shard, and its magnitudes by shard."""
     plan = desk.plan
-    whole = [c for c in gathered.contributions if len(c.payloads) == len(c.digests) == plan.policy.shards]
     requests = [
         Screen(
             round=plan.round,
@@ -55,7 +56,7 @@ def _screen(desk: Desk, gathered: Gathered) -> tuple[dict[str, Seen], Tops] | Lo
             declared=fingerprint(plan.layout),
             claims=tuple(
                 Claim(worker=c.worker, payload=c.payloads[shard], digest=c.digests[shard], layout=c.layout)
-                for c in whole
+                for c in gathered.contributions
             ),
         )
         for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards))
@@ -66,13 +67,13 @@ def _screen(desk: Desk, gathered: Gathered) -> tuple[dict[str, Seen], Tops] | Lo
     looks = [{found.worker: found for found in reply.seen} for reply in replies if isinstance(reply, Screened)]
     seen: dict[str, Seen] = {}
     for c in gathered.contributions:
-        if c.worker not in looks[0]:
-            reason = f"misshapen: {len(c.payloads)} shards, the round declared {plan.policy.shards}"
-            seen[c.worker] = Seen(worker=c.worker, reason=reason, tops=(), digest="")
-            continue
         mine = [look[c.worker] for look in looks]
         seen[c.worker] = next((found for found in mine if found.reason is not None), mine[0])
-    tops = {c.worker: tuple(look[c.worker].tops for look in looks) for c in whole}
+        largest = max((top for found in mine for top in found.tops), default=0.0)
+        if seen[c.worker].reason is None and get_rule(plan.policy.rule).family == "gram" and largest > LARGEST_SHARDED:
+            reason = f"{NOT_FINITE}: a value of {largest:.3g} cannot be multiplied, at most {LARGEST_SHARDED:g} can"
+            seen[c.worker] = Seen(worker=c.worker, reason=reason, tops=(), digest="")
+    tops = {c.worker: tuple(look[c.worker].tops for look in looks) for c in gathered.contributions}
     return seen, tops
 
 

@@ -41,7 +41,13 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
         gathered = roll.gathered
     else:
         replies = _train(runtime, plan, until=train_until)
-        gathered = gather(replies, members=plan.members, round_number=plan.round, weighting=plan.policy.weighting)
+        gathered = gather(
+            replies,
+            members=plan.members,
+            round_number=plan.round,
+            weighting=plan.policy.weighting,
+            shards=plan.policy.shards,
+        )
     present = frozenset(c.worker for c in gathered.contributions)
     seats = prefer_seats(plan.seats, present=present)
     desk = Desk(runtime=runtime, plan=plan, seats=seats, until=publish_from)

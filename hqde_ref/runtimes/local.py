@@ -23,7 +23,7 @@ def perform_guarded(node: Node | None, call: Call) -> Reply:
     try:
         return node.perform(call.request)
     except HqdeError as error:
-        return Failed(reason=f"{type(error).__name__}: {error}", definite=True)
+        return Failed(reason=f"{type(error).__name__}: {error}", definite=True, refused=True)
 
 
 class Local:
