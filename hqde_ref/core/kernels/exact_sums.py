@@ -20,6 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.compiled import Backend, build_exact_mean, is_compiled
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
@@ -246,7 +247,11 @@ def _round_to_odd_float32(values: Tensor) -> Tensor:
 
 
 def exact_weighted_mean(
-    rows: Updates, masses: Sequence[float] | Tensor | None = None, blocks: Blocks | None = None
+    rows: Updates,
+    masses: Sequence[float] | Tensor | None = None,
+    blocks: Blocks | None = None,
+    *,
+    backend: Backend = "eager",
 ) -> Tensor:
     """Return the weighted mean, (d,) of the rows' dtype, bit for bit what any tree of the parts above gives.
 
@@ -254,6 +259,7 @@ def exact_weighted_mean(
         rows: n tensors (d,) or one (n, d) tensor; finite.
         masses: n weights, finite and above 0; None means 1 each.
         blocks: (low, high) ranges that cover 0..d in order, each with a grid of its own; None means one block.
+        backend: "compiled" for torch.compile where there is a compiler: the same bits, faster once compiled.
     Raises:
         TooFewContributions, LayoutError, NotFinite, ConfigurationError: as the parts say.
     """
@@ -263,6 +269,15 @@ def exact_weighted_mean(
     grid = choose_grid([largest_magnitudes(row, ranges) for row in given], weights)
     _check_blocks(ranges, length=given[0].numel(), grid=grid)
     result, mass = torch.empty_like(given[0], memory_format=torch.contiguous_format), math.fsum(weights)
+    kernel = None
+    if is_compiled(backend, given, rule=_RULE):
+        kernel = build_exact_mean(len(given), result.dtype, result.device)
+    if kernel is not None:
+        numbers = torch.tensor([*weights, mass], dtype=torch.float64, device=result.device)
+        for low, high, exponent in _pieces(ranges, grid, result.numel()):
+            magnet = torch.tensor(1.5 * 2.0**exponent, dtype=torch.float64, device=result.device)
+            result[low:high] = kernel([row[low:high] for row in given], numbers[:-1], magnet, numbers[-1])
+        return result
     step = choose_block_length(given[0], rows_held=2)
     total, buffer = torch.empty(2, min(step, result.numel()), dtype=torch.float64, device=result.device).unbind(0)
     for low, high, exponent in _pieces(ranges, grid, step):

@@ -18,15 +18,25 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.compiled import Backend, build_middle_mean, is_compiled
 from hqde_ref.core.kernels.networks import Program, selection_program
 from hqde_ref.core.kernels.rows import choose_block_length, rejoin, require_finite, wide_dtype
 
-__all__ = ["Ordered", "mean_of_middle", "median_rows", "ordered_blocks", "write_rank_sum"]
+__all__ = [
+    "NETWORK_MAX",
+    "Ordered",
+    "is_finite_span",
+    "mean_of_middle",
+    "median_rows",
+    "ordered_blocks",
+    "run_program",
+    "write_rank_sum",
+]
 
 # The values of one block by rank: a mapping from the ranks asked for, or an (n, m) tensor with rank k in row k.
 Ordered: TypeAlias = Mapping[int, Tensor] | Tensor
 
-_NETWORK_MAX = 48
+NETWORK_MAX = 48
 _SORT_VALUES = 1 << 18
 
 
@@ -40,16 +50,21 @@ def ordered_blocks(rows: Sequence[Tensor], ranks: Sequence[int], *, rule: str) -
     """
     count = len(rows)
     wanted = tuple(sorted({0, *ranks, count - 1}))
-    blocks = _network_blocks(rows, wanted) if count <= _NETWORK_MAX else _sorted_blocks(rows)
+    blocks = _network_blocks(rows, wanted) if count <= NETWORK_MAX else _sorted_blocks(rows)
     suspicious = False
     for low, high, ordered in blocks:
-        if not rows[0].is_meta:
-            # Finite ends mean that all between them is finite; NaN is carried by networks and sorted last.
-            span = torch.sub(ordered[count - 1], ordered[0])
-            suspicious = suspicious or not math.isfinite(float(span.sum()))
+        suspicious = suspicious or not is_finite_span(ordered[0], ordered[count - 1])
         yield low, high, ordered
     if suspicious:
         require_finite(rule, rows)
+
+
+def is_finite_span(lowest: Tensor, highest: Tensor) -> bool:
+    """Ask whether all values between the two ends of sorted blocks are finite; False may also mean an overflow.
+
+    NaN is carried to both ends by networks, and sorted last.
+    """
+    return lowest.is_meta or math.isfinite(float(torch.sub(highest, lowest).sum()))
 
 
 def _network_blocks(rows: Sequence[Tensor], ranks: tuple[int, ...]) -> Iterator[tuple[int, int, Ordered]]:
@@ -63,11 +78,12 @@ def _network_blocks(rows: Sequence[Tensor], ranks: tuple[int, ...]) -> Iterator[
         size = columns[0].numel()
         usable = list(buffers) if size == step else [buffer[:size] for buffer in buffers]
         inputs = [target.copy_(column) for target, column in zip(usable, columns, strict=False)] if copies else columns
-        yield low, low + size, _run(program, [*inputs, *usable[copies:]])
+        yield low, low + size, run_program(program, [*inputs, *usable[copies:]])
         low += size
 
 
-def _run(program: Program, registers: list[Tensor]) -> dict[int, Tensor]:
+def run_program(program: Program, registers: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Run the steps over registers (inputs, then scratch) of equal length; return rank -> register."""
     minimum, maximum = torch.minimum, torch.maximum
     for is_maximum, first, second, target in program.steps:
         (maximum if is_maximum else minimum)(registers[first], registers[second], out=registers[target])
@@ -118,10 +134,13 @@ def write_rank_sum(ordered: Ordered, low: int, high: int, *, out: Tensor) -> Non
         out.add_(ordered[rank])
 
 
-def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str) -> Tensor:
+def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str, backend: Backend = "eager") -> Tensor:
     """Return the coordinate-wise median, (d,): the lower middle value, or the midpoint of the two middle ones."""
     count = len(rows)
     below, above = (count - 1) // 2, (count - 1) // 2 if lower else count // 2
+    compiled = _compiled_mean(rows, below, above + 1, rule, backend)
+    if compiled is not None:
+        return compiled
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     for low, high, ordered in ordered_blocks(rows, (below, above), rule=rule):
         if below == above:
@@ -132,9 +151,12 @@ def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str) -> Tensor:
     return result
 
 
-def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str) -> Tensor:
+def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str, backend: Backend = "eager") -> Tensor:
     """Return the mean of each coordinate without its ``trimmed`` smallest and largest values, (d,)."""
     count = len(rows)
+    compiled = _compiled_mean(rows, trimmed, count - trimmed, rule, backend)
+    if compiled is not None:
+        return compiled
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     share = 1.0 / (count - 2 * trimmed)
     for low, high, ordered in ordered_blocks(rows, range(trimmed, count - trimmed), rule=rule):
@@ -145,3 +167,17 @@ def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str) -> Tensor
         torch.maximum(part, ordered[trimmed], out=part)
         result[low:high] = torch.minimum(part, ordered[count - 1 - trimmed], out=part)
     return result
+
+
+def _compiled_mean(rows: Sequence[Tensor], low: int, high: int, rule: str, backend: Backend) -> Tensor | None:
+    """Return the mean of ranks low..high-1 by the compiled kernel, or None if there is none."""
+    if not is_compiled(backend, rows, rule=rule):
+        return None
+    kernel = build_middle_mean(len(rows), low, high, rows[0].dtype, rows[0].device)
+    if kernel is None:
+        return None
+    result, span = kernel(list(rows))
+    if not math.isfinite(float(span)):
+        require_finite(rule, rows)
+    mean: Tensor = result
+    return mean
