@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, distances
 
-__all__ = ["MedianSolution", "solve_median"]
+__all__ = ["MedianSolution", "measure_solution", "solve_median"]
 
 _EQUAL = 1e-12
 _STEPS_MAX = 300
@@ -70,6 +70,22 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
         return MedianSolution(coefficients=b, at=start if twin is None else None, near=start, gradient_norm=0.0)
     b, norm = _descend(gram, w, b + pull * (1.0 - own / pull_norm), tolerance)
     return MedianSolution(coefficients=b, at=None, near=near, gradient_norm=norm)
+
+
+def measure_solution(gram: Gram, weights: Sequence[float], solution: MedianSolution) -> tuple[Tensor, float, float]:
+    """Return distances from the solution in units of 2**gram.unit, (n,), the pull left there, and its steepness.
+
+    The pull is |R| less the weight that lies at the solution: an optimum where it is not above 0. Steepness: by how
+    much R changes at most for a small step of length 1, in those units.
+    """
+    w = torch.tensor(weights, dtype=torch.float64, device=gram.norms.device)
+    b = solution.coefficients
+    far = _distances_to(gram, gram.cosines @ b, b) if solution.at is None else distances(gram)[solution.at]
+    there = far <= 0.0
+    pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
+    residue = pulls.sum() * b - pulls * gram.norms
+    norm = float((residue @ (gram.cosines @ residue)).clamp_min(0.0).sqrt()) - float(w[there].sum())
+    return far, norm, float(pulls.sum())
 
 
 def _excess(gram: Gram, w: Tensor, far: Tensor) -> Tensor:
