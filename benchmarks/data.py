@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["HARD", "PLAIN", "Case", "Rows", "make_rows"]
+__all__ = ["FAR", "HARD", "PLAIN", "Case", "Rows", "make_rows"]
 
 PLAIN = "plain"
 HARD = "offset 1, scatter 1e-3"

@@ -6,6 +6,7 @@ Distances are taken from float64 differences to an honest row, which lose no dig
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -43,7 +44,7 @@ def honest_scatter(rows: Rows) -> float:
     for block in _blocks(rows):
         honest = block[rows.honest]
         total += float((honest - honest.mean(dim=0)).square().sum())
-    return (total / len(rows.honest)) ** 0.5
+    return math.sqrt(total / len(rows.honest))
 
 
 def _gram(rows: Rows) -> Tensor:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -219,8 +220,16 @@ def _products(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> 
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
     for _, _, block in _centred_blocks(rows, centre, exponents):
         # float32 products inside a block, float64 across blocks: relative error some 1e-7.
-        total += block @ block.T
+        total += _self_product(block)
     return total
+
+
+def _self_product(block: Tensor) -> Tensor:
+    """Return block @ block.T; NumPy computes one triangle of it only, which torch has no call for."""
+    if block.device.type != "cpu":
+        return block @ block.T
+    array = block.numpy()
+    return torch.from_numpy(numpy.dot(array, array.T))  # unlike @, it does not warn where products overflow
 
 
 def _centred_blocks(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:

@@ -48,8 +48,11 @@ def average_rows(rows: Sequence[Tensor]) -> Tensor:
     ):
         difference, part, first = (buffer[: out.numel()] for buffer in buffers.unbind(0))
         first = pieces[0] if pieces[0].dtype == wide else first.copy_(pieces[0])
-        part.zero_()
-        for piece in pieces[1:]:
+        torch.sub(pieces[1], first, out=part)
+        for piece in pieces[2:]:
             part.add_(torch.sub(piece, first, out=difference))
-        out.copy_(part.mul_(share).add_(first))
+        if out.dtype == wide:
+            torch.add(first, part, alpha=share, out=out)
+        else:
+            out.copy_(part.mul_(share).add_(first))
     return result

@@ -161,14 +161,10 @@ def _best_length(gram: Gram, w: Tensor, b: Tensor, along: Tensor, far: Tensor, s
     """Return which of a few step lengths lowers f most, or 0.0; the change of f is summed as differences."""
     image = gram.cosines @ step
     linear = 2.0 * (b @ image - gram.norms * image)
-    square = float(step @ image)
-    best, lowest = 0.0, 0.0
-    for length in _LENGTHS:
-        change = length * linear + length * length * square
-        after = (far * far + change).clamp_min(0.0).sqrt()
-        difference = float((w * change / (far + after)).sum())
-        if difference < lowest:
-            best, lowest = length, difference
-        elif best > 0.0:
-            break
-    return best
+    square = step @ image
+    lengths = torch.tensor(_LENGTHS, dtype=b.dtype, device=b.device)[:, None]
+    change = lengths * (linear + lengths * square)
+    after = (far * far + change).clamp_min_(0.0).sqrt_()
+    differences = ((w * change) / after.add_(far)).sum(dim=1)
+    best = int(differences.argmin())
+    return _LENGTHS[best] if float(differences[best]) < 0.0 else 0.0

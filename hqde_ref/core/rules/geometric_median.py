@@ -69,9 +69,15 @@ def _rounding(result: Tensor, gram: Gram, coefficients: Tensor) -> float:
     shares = sizes / torch.where(gram.norms > 0, gram.norms, 1.0)
     # The terms of the sum: differences to the centre, or where rows are no farther apart than from 0, rows.
     terms = float(sizes.sum()) + 4.0 * (1.0 + float(shares.sum()))
-    length = math.ldexp(row_norms([result])[0], -gram.unit)
+    length = math.ldexp(_length(result), -gram.unit)
     wide = torch.finfo(wide_dtype(result.dtype)).eps
     return (len(sizes) + 2) * wide * terms + torch.finfo(result.dtype).eps * length
+
+
+def _length(row: Tensor) -> float:
+    """Return |row|; by one product where that neither overflows nor vanishes."""
+    square = float(torch.dot(row, row)) if row.dtype == wide_dtype(row.dtype) else 0.0
+    return math.sqrt(square) if 1e-20 < square < math.inf else row_norms([row])[0]
 
 
 def _solve(
