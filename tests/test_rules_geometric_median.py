@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.certificates import certify_geometric_median
-from hqde_ref.core.rules.geometric_median import blockwise_geometric_median, geometric_median
+from hqde_ref.core.rules.geometric_median import (
+    blockwise_geometric_median,
+    certified_geometric_median,
+    geometric_median,
+)
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 
@@ -261,3 +265,58 @@ def test_bad_input_is_refused_by_name() -> None:
     rows[1, 2], rows[4, 0] = math.nan, math.inf
     with pytest.raises(NotFinite, match=r"geometric_median was given NaN or infinity in row\(s\) 1, 4; screen"):
         geometric_median(rows, faulty_max=1)
+
+
+def test_many_rows_are_swept_and_agree_with_the_gram_matrix() -> None:
+    """From 129 rows on no Gram matrix is formed where sweeps converge; 128 of the rows are solved the other way."""
+    rows = (0.5 + seeded(140, 3000, seed=14)).float()
+    rows[:20] *= 1e6
+    result = geometric_median(rows, faulty_max=20)
+    assert float((result.double() - torch.from_numpy(slow_median(rows, 200))).abs().max()) < 5e-7
+    order = torch.randperm(140, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(geometric_median(list(rows[order]), faulty_max=20), result)
+    near = (1.0 + 1e-3 * seeded(140, 3000, seed=15)).float()
+    assert (
+        float((geometric_median(near, faulty_max=20).double() - torch.from_numpy(slow_median(near, 200))).abs().max())
+        < 1.3e-7
+    )
+
+
+def test_many_rows_that_do_not_settle_in_sweeps_are_still_solved() -> None:
+    """Two clusters, and a majority of equal rows: sweeps would creep or divide by nothing."""
+    clusters = torch.cat([seeded(70, 2000, seed=16) * 1e-2, 1.0 + seeded(71, 2000, seed=17) * 1e-2]).float()
+    assert certify_geometric_median(clusters, geometric_median(clusters, faulty_max=0), faulty_max=0).excess < 1e-3
+    equal = torch.cat([torch.full((80, 2000), 0.1), seeded(60, 2000, seed=18).float()])
+    assert torch.equal(geometric_median(equal, faulty_max=60), equal[0])
+    equal[3, 7] = math.nan
+    with pytest.raises(NotFinite, match=r"row\(s\) 3; screen"):
+        geometric_median(equal, faulty_max=60)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("length", [3, 40000])
+def test_a_noisy_line_is_no_trap(length: int) -> None:
+    """Optimal to 1e-4 anywhere between the middle rows: the output must not lie a rounding error beside one of them."""
+    for seed in range(4):
+        direction, noise = seeded(2, length, seed=seed), seeded(16, length, seed=seed + 20)
+        rows = (direction[0] + torch.arange(16.0)[:, None] * direction[1] + 1e-4 * noise).float()
+        certificate = certify_geometric_median(rows, geometric_median(rows, faulty_max=3), faulty_max=3)
+        assert certificate.excess < 1e-3
+
+
+@pytest.mark.parametrize("length", [7, 40000])
+@pytest.mark.parametrize("count", [9, 140])
+def test_the_solvers_own_certificate_agrees_with_the_independent_one(count: int, length: int) -> None:
+    if count * length > 1 << 20:
+        length //= 10
+    rows = seeded(count, length, seed=19, dtype=torch.float32)
+    rows[:2] *= 1e12
+    row, own = certified_geometric_median(rows, faulty_max=2)
+    assert torch.equal(row, geometric_median(rows, faulty_max=2))
+    independent = certify_geometric_median(rows, row, faulty_max=2)
+    assert own.radius_factor == pytest.approx(independent.radius_factor, rel=1e-4)
+    assert own.excess <= 1e-6
+    assert independent.excess <= 1e-6
+    at_input, certificate = certified_geometric_median([rows[3]] * 5 + list(rows[:3]), faulty_max=3)
+    assert torch.equal(at_input, rows[3])
+    assert (certificate.subgradient_norm, certificate.gap) == (0.0, 0.0)

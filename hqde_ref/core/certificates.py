@@ -20,7 +20,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_finite
 from hqde_ref.errors import LayoutError
 
-__all__ = ["Certificate", "certify_geometric_median", "certify_krum", "certify_ranks", "claim_median"]
+__all__ = ["Certificate", "certify_geometric_median", "certify_krum", "certify_ranks", "median_certificate"]
 
 _BLOCK_VALUES = 1 << 18
 
@@ -81,35 +81,33 @@ def certify_geometric_median(
     rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
     pull, lean = _pull_and_lean(rows, point, pulls, rest)
     norm = max(0.0, pull - float(w[there].sum()))
-    gap = min(_dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0), norm * _reach(far, w))
-    return _median_certificate(given, faulty_max=faulty_max, norm=norm, gap=gap)
+    dual = _dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0)
+    return median_certificate(far, given, norm, faulty_max=faulty_max, gap=dual)
 
 
-def claim_median(far: Tensor, weights: Sequence[float], *, faulty_max: int, norm: float) -> Certificate:
-    """Return the certificate of a geometric median whose distances and subgradient its solver knows.
-
-    It costs no look at the rows, and is worth what those numbers are: upper bounds, rounding included.
+def median_certificate(
+    far: Tensor, weights: Sequence[float], norm: float, *, faulty_max: int, gap: float = math.inf
+) -> Certificate:
+    """Return the certificate of a point whose least subgradient has norm ``norm``, given the rows' distances from it.
 
     Args:
-        far: (n,) float64, distance of every row from the output.
+        far: (n,) float64 distances.
         weights: n positive numbers.
-        faulty_max: f; the f heaviest rows are taken to be faulty for the radius.
-        norm: no less than the least norm of a subgradient at the output.
+        norm: in units of weight.
+        faulty_max: f.
+        gap: an upper bound on f(point) - min f, if a better one is known than norm times the reach of the optimum.
     """
-    gap = norm * _reach(far, torch.tensor(weights, dtype=torch.float64)) if norm > 0.0 else 0.0
-    return _median_certificate(weights, faulty_max=faulty_max, norm=norm, gap=gap)
-
-
-def _median_certificate(given: Sequence[float], *, faulty_max: int, norm: float, gap: float) -> Certificate:
-    total, heaviest = math.fsum(given), math.fsum(sorted(given)[len(given) - faulty_max :])
+    w = torch.tensor(weights, dtype=torch.float64)
+    total, heaviest = math.fsum(weights), math.fsum(sorted(weights)[len(weights) - faulty_max :])
     factor = _radius_factor((heaviest + norm) / (total - heaviest) if total > heaviest else 1.0)
+    gap = min(gap, norm * _reach(far, w)) if norm > 0.0 else 0.0
     return Certificate(
         rule="geometric_median",
-        count=len(given),
+        count=len(weights),
         faulty_max=faulty_max,
         excess=norm / total,
-        subgradient_norm=norm,
         gap=gap,
+        subgradient_norm=norm,
         radius_factor=factor,
         because=_median_sentence(norm, gap, factor, faulty_max),
     )

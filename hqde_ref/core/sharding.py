@@ -40,7 +40,7 @@ def _slices(layout: Layout, shards: int) -> tuple[tuple[Slice, ...], ...]:
         for index, count in entries:
             for shard in range(shards):
                 low, high = total * shard // shards - at, total * (shard + 1) // shards - at
-                start, stop = max(low, 0), min(high, count)
+                start, stop = max(low, 0), max(0, min(high, count))
                 # An entry without coordinates still belongs somewhere, so that joining gives every name back.
                 if start < stop or (count == 0 and shard == 0):
                     dealt[shard].append(Slice(index=index, start=start, stop=stop))

@@ -6,6 +6,8 @@ Pure: a plan is data; ``as_graph`` shows it to networkx.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import networkx as nx
@@ -13,7 +15,15 @@ import networkx as nx
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
 
-__all__ = ["TreePlan", "as_graph", "breaking_cost", "plan_tree", "require_tolerance"]
+__all__ = [
+    "TreePlan",
+    "as_graph",
+    "assign_inner_nodes",
+    "breaking_cost",
+    "plan_tree",
+    "require_tolerance",
+    "worst_placement",
+]
 
 
 @message
@@ -74,16 +84,53 @@ def breaking_cost(plan: TreePlan, *, node_rule: Literal["third", "half"]) -> int
     A node whose rule tolerates t of its k children (t < k/3 or t < k/2) falls when t + 1 of them fall; the worst
     placement takes the cheapest. The plan tolerates this cost minus one.
     """
+    return len(worst_placement(plan, node_rule=node_rule))
+
+
+def worst_placement(plan: TreePlan, *, node_rule: Literal["third", "half"]) -> tuple[int, ...]:
+    """The fewest workers, by leaf number, whose lies own the root of the plan (see ``breaking_cost``)."""
     part = 3 if node_rule == "third" else 2
-    costs = [1] * plan.levels[-1]
+    owners: list[tuple[int, ...]] = [(leaf,) for leaf in range(plan.levels[-1])]
     for level in range(plan.depth - 1, -1, -1):
         upper = []
         for index in range(plan.levels[level]):
-            below = sorted(costs[child] for child in plan.children(level, index))
+            below = sorted((owners[child] for child in plan.children(level, index)), key=lambda o: (len(o), o))
             tolerated = -(-len(below) // part) - 1
-            upper.append(sum(below[: tolerated + 1]))
-        costs = upper
-    return costs[0]
+            upper.append(tuple(leaf for owner in below[: tolerated + 1] for leaf in owner))
+        owners = upper
+    return tuple(sorted(owners[0]))
+
+
+def assign_inner_nodes(plan: TreePlan, *, seconds: Mapping[str, float]) -> dict[tuple[int, int], str]:
+    """Give every inner node to a host so that slow hosts get little or nothing (clause 3.9).
+
+    The shape of the tree stays; heavy nodes go first, each to the host that would be done with it soonest.
+
+    Args:
+        seconds: measured time of one merge at each host, by host.
+
+    Returns:
+        A host for each (level, index) above the workers.
+
+    Raises:
+        ConfigurationError: without hosts, or for a time that is not a positive number.
+    """
+    if not seconds:
+        raise ConfigurationError(setting="hosts", wanted="at least one", got=0, do="measure a host first")
+    for host, time in seconds.items():
+        if not 0 < time < math.inf:
+            raise ConfigurationError(
+                setting=f"time of {host}", wanted="a positive number of seconds", got=time, do="measure it again"
+            )
+    nodes = [(level, index) for level in range(plan.depth) for index in range(plan.levels[level])]
+    busy = dict.fromkeys(sorted(seconds), 0.0)
+    assigned: dict[tuple[int, int], str] = {}
+    for node in sorted(nodes, key=lambda node: (-len(plan.children(*node)), node)):
+        work = len(plan.children(*node))
+        host = min(busy, key=lambda name: (busy[name] + work * seconds[name], name))
+        busy[host] += work * seconds[host]
+        assigned[node] = host
+    return assigned
 
 
 def require_tolerance(plan: TreePlan, *, rule: str, faulty_max: int, node_rule: Literal["third", "half"]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hqde_ref.core.combining import combine, lower_median, resolve, resolve_rows
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
 from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
-from hqde_ref.core.packing import digest, merge_rows, split_rows
+from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
 from hqde_ref.core.screening import screen
 from hqde_ref.messages import (
     AddGrams,
@@ -139,7 +139,10 @@ class Aggregator:
 
 
 def _reduce(request: Reduce) -> Tensor:
-    rows = [row for arena in request.arenas for row in rows_of(arena.ref, request.layout)]
+    if packed_bytes(request.layout) == 0:  # parameters without values: nothing in the arenas tells the rows apart
+        rows = [torch.empty(0, dtype=torch.uint8)] * len(request.workers)
+    else:
+        rows = [row for arena in request.arenas for row in rows_of(arena.ref, request.layout)]
     whole = Combine(
         round=request.round,
         layout=request.layout,

@@ -5,17 +5,27 @@ Source: HQDE clauses 4.1 to 4.9. This keeps the full 3f < n.
 
 from __future__ import annotations
 
+import dataclasses
+
 from hqde_ref.core.judging import Gathered, find_shortage, judge_budget
+from hqde_ref.core.rules import get_rule
 from hqde_ref.messages import Accepted, Resolve, Resolved, Runtime, Verdict
 from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.settling import outlier_reasons, refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.tree import tree_round
 
 __all__ = ["flat_round"]
 
 
 def flat_round(runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float) -> Verdict:
-    """Screen, judge, resolve; the verdict accounts for every member once."""
+    """Screen, judge, resolve; the verdict accounts for every member once.
+
+    A mean is a tree of one level: it carries the masses (clause 3.4) and has the bits of any other tree (clause 0.10).
+    """
+    if get_rule(plan.policy.rule).family == "mean":
+        wide = dataclasses.replace(plan.policy, branching=max(2, len(plan.members)))
+        return tree_round(runtime, dataclasses.replace(plan, policy=wide), gathered, seats=seats, until=until)
     return settle(plan, gathered, lambda now: _attempt(runtime, plan, now, seats=seats, until=until))
 
 

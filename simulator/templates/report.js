@@ -47,7 +47,12 @@
     show(el, at.left, at.top);
   });
   document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", () => { if (shown) hide(); }, { passive: true });
+  document.addEventListener("scroll", () => {
+    if (!shown) return;
+    if (shown !== document.activeElement) return hide();
+    const at = shown.getBoundingClientRect();  // moving by keyboard scrolls: the text goes along
+    place(at.left, at.top);
+  }, { passive: true });
 
   const middle = (el) => {
     const at = el.getBoundingClientRect();

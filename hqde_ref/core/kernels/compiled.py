@@ -44,8 +44,12 @@ def is_compiled(backend: str, rows: Sequence[Tensor], *, rule: str) -> bool:
         ConfigurationError: the backend is neither "eager" nor "compiled".
     """
     if backend not in ("eager", "compiled"):
-        raise ConfigurationError(setting=f"backend of {rule}", wanted="'eager' or 'compiled'", got=backend,
-                                 do="take 'compiled' for large rows that are aggregated often")
+        raise ConfigurationError(
+            setting=f"backend of {rule}",
+            wanted="'eager' or 'compiled'",
+            got=backend,
+            do="take 'compiled' for large rows that are aggregated often",
+        )
     fits = rows[0].dtype in (torch.float32, torch.float64) and len(rows) <= _ROWS_MAX and rows[0].numel() > 0
     return backend == "compiled" and fits and not rows[0].is_meta
 
@@ -98,17 +102,20 @@ def build_leave_one_out(count: int, dtype: torch.dtype, device: torch.device) ->
         sums = []
         for x in rows:
             above, below = x - s[k], s[k + 1] - x
-            spread = torch.where(above > 0, torch.where(above > low0, low0, low1),
-                                 torch.where(below > high0, high0, high1))
+            spread = torch.where(
+                above > 0, torch.where(above > low0, low0, low1), torch.where(below > high0, high0, high1)
+            )
             sums.append((torch.maximum(above, below) / (spread + floor)).sum(dtype=torch.float64))
         return sums, (s[count - 1] - s[0]).amax()
 
-    return _build(kernel, f"leave_one_out_{count}", _samples(count, dtype, device),
-                  torch.tensor(1e-8, dtype=dtype, device=device))
+    return _build(
+        kernel, f"leave_one_out_{count}", _samples(count, dtype, device), torch.tensor(1e-8, dtype=dtype, device=device)
+    )
 
 
-def _select(rows: Sequence[Tensor], steps: Sequence[tuple[bool, int, int, int]], places: dict[int, int]
-            ) -> dict[int, Tensor]:
+def _select(
+    rows: Sequence[Tensor], steps: Sequence[tuple[bool, int, int, int]], places: dict[int, int]
+) -> dict[int, Tensor]:
     registers = dict(enumerate(rows))
     for is_maximum, first, second, target in steps:
         operation = torch.maximum if is_maximum else torch.minimum

@@ -12,25 +12,35 @@ rows is copied at a time, never all n x d. Bits repeat on one torch thread; matr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.centres import choose_centre, weighted_medians, work_dtype
 from hqde_ref.core.kernels.exact_sums import round_once
+from hqde_ref.core.kernels.gram_blocks import (
+    centred_blocks,
+    is_well_scaled,
+    products_around,
+    products_by_origin,
+    scale_exponents,
+)
 from hqde_ref.core.kernels.means import blend_rows
-from hqde_ref.core.kernels.rows import choose_block_length, content_classes, require_finite, wide_dtype
+from hqde_ref.core.kernels.rows import content_classes, require_finite, wide_dtype
 from hqde_ref.errors import NotFinite
 
-__all__ = ["Gram", "centred_gram", "choose_centre", "combine_rows", "content_gram", "distances", "weighted_medians"]
+__all__ = [
+    "Gram",
+    "centre_row",
+    "centred_gram",
+    "combine_rows",
+    "content_gram",
+    "distances",
+]
 
-_SMALL = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
-_SAMPLE = 1024
-_CHUNKS = 4
-_CANDIDATES = 8
-_CACHE = 5 << 20
+_COLUMNS = 64
 _RECENTRE_MAX = 32
 _SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
 
@@ -43,7 +53,10 @@ class Gram:
     norms: (n,) float64, |z_i| in units of 2**unit, those beyond 2**200 of the median brought back to it.
     lengths: (n,) float64, |z_i| * 2**-exponents[i].
     exponents: powers of two that the rows are scaled down by before they are multiplied.
-    centre: the index of the row that is subtracted.
+    centre: the index of the row that is subtracted, or None where another point was.
+    error: relative error of the products.
+    by_origin: whether products were taken around the origin and moved afterwards: good to 1e-7 of the greatest, not
+        of each.
     """
 
     cosines: Tensor
@@ -51,43 +64,9 @@ class Gram:
     lengths: Tensor
     exponents: tuple[int, ...]
     unit: int
-    centre: int
-
-
-def choose_centre(rows: Sequence[Tensor], weights: Sequence[float]) -> int:
-    """Return the index of a row with a small weighted median distance to the others, on a sample of coordinates."""
-    sample = torch.nan_to_num(_sample(rows), nan=1e300, posinf=1e300, neginf=-1e300)
-    count = min(len(rows), _CANDIDATES)
-    candidates = [i * (len(rows) - 1) // max(1, count - 1) for i in range(count)]
-    far = torch.stack([_safe_norms(sample - sample[c]) for c in candidates], dim=1)
-    return candidates[int(weighted_medians(far, weights).argmin())]
-
-
-def _sample(rows: Sequence[Tensor]) -> Tensor:
-    length = rows[0].numel()
-    size = min(_SAMPLE, max(64, (1 << 16) // len(rows)))
-    if length <= size:
-        return torch.stack(list(rows)).to(torch.float64)
-    width = size // _CHUNKS
-    starts = [(length - width) * i // (_CHUNKS - 1) for i in range(_CHUNKS)]
-    return torch.cat([torch.stack([row[s : s + width] for row in rows]) for s in starts], dim=1).to(torch.float64)
-
-
-def _safe_norms(differences: Tensor) -> Tensor:
-    """Return row norms that do not overflow or vanish on squaring."""
-    if differences.shape[1] == 0:
-        return differences.new_zeros(len(differences))
-    tops = differences.abs().amax(dim=1, keepdim=True).clamp_min(1e-300)
-    norms: Tensor = torch.linalg.vector_norm(differences / tops, dim=1) * tops.squeeze(1)
-    return norms
-
-
-def weighted_medians(values: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return, per column of ``values`` (n, k), the least value such that those up to it hold half of the weight."""
-    ordered, order = values.sort(dim=0, stable=True)
-    mass = torch.tensor(weights, dtype=torch.float64, device=values.device)[order].cumsum(0)
-    places = (mass < mass[-1] / 2).sum(dim=0)
-    return ordered.gather(0, places[None])[0]
+    centre: int | None
+    error: float
+    by_origin: bool = False
 
 
 def centred_gram(
@@ -107,16 +86,18 @@ def centred_gram(
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted here.
     """
-    gram = _gram_around(rows, choose_centre(rows, weights) if centre is None else centre, rule, weights)
     if centre is not None:
-        return gram
+        return _gram_around(rows, centre, rule, weights, by_origin=False)
+    gram = _gram_around(rows, choose_centre(rows, weights), rule, weights, by_origin=True)
+    every = max(1, len(rows) // _COLUMNS)
     for _ in range(_RECENTRE_MAX):
         # The sample may have missed where the centre is an outlier: then another row is much nearer to the rest.
-        medians = weighted_medians(distances(gram), weights)
+        far = distances(gram)
+        medians = weighted_medians(torch.cat([gram.norms[:, None], far[:, ::every]], dim=1), weights)
         best = int(medians.argmin())
-        if medians[best] >= 0.2 * medians[gram.centre]:
+        if medians[best] >= 0.2 * medians[0]:
             break
-        gram = _gram_around(rows, best, rule, weights)
+        gram = _gram_around(rows, (best - 1) * every, rule, weights, by_origin=False)
     return gram
 
 
@@ -150,34 +131,51 @@ def content_gram(
         norms=gram.norms[at],
         lengths=gram.lengths[at],
         exponents=tuple(gram.exponents[owner] for owner in owners),
-        centre=owners.index(gram.centre),
+        centre=owners.index(centre_row(gram)),
     )
     return tuple(index for members in classes for index in members), expanded
 
 
-def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float]) -> Gram:
+def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], *, by_origin: bool) -> Gram:
     exponents: tuple[int, ...] = (0,) * len(rows)
-    products = _products(rows, centre, exponents)
-    if not _is_well_scaled(products, centre, rows[0].dtype):
-        exponents = _scale_exponents(rows, centre, rule)
-        products = _products(rows, centre, exponents)
+    products = products_by_origin(rows, centre) if by_origin else None
+    by_origin = products is not None
+    if products is None:
+        products = products_around(rows, centre, exponents)
+    if not is_well_scaled(products, centre, rows[0].dtype):
+        exponents, by_origin = scale_exponents(rows, centre, rule), False
+        products = products_around(rows, centre, exponents)
+    error = 2e-7 if work_dtype(rows) == torch.float32 else 1e-15
+    return _take_apart(products, exponents, weights, centre=centre, error=error, by_origin=by_origin)
+
+
+def _take_apart(
+    products: Tensor,
+    exponents: tuple[int, ...],
+    weights: Sequence[float],
+    *,
+    centre: int | None,
+    error: float,
+    by_origin: bool,
+) -> Gram:
     lengths = products.diagonal().clamp_min(0.0).sqrt()
     inverse = torch.where(lengths > 0, 1.0 / lengths, 0.0)
     cosines = (products * inverse[:, None] * inverse).clamp_(-1.0, 1.0)
     cosines.diagonal().copy_(lengths > 0)
     unit = _choose_unit(lengths.tolist(), exponents, weights)
-    shifts = torch.tensor(
-        [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents],
-        dtype=torch.float64,
-        device=lengths.device,
-    )
+    norms = lengths
+    if any(exponents) or unit != 0:
+        shifts = [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents]
+        norms = lengths * torch.exp2(torch.tensor(shifts, dtype=torch.float64, device=lengths.device))
     return Gram(
         cosines=cosines,
-        norms=lengths * torch.exp2(shifts),
+        norms=norms,
         lengths=lengths,
         exponents=exponents,
         unit=unit,
         centre=centre,
+        error=error,
+        by_origin=by_origin,
     )
 
 
@@ -190,76 +188,6 @@ def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequen
     return math.floor(float(weighted_medians(torch.tensor(logs, dtype=torch.float64)[:, None], masses)))
 
 
-def _is_well_scaled(products: Tensor, centre: int, dtype: torch.dtype) -> bool:
-    """Ask whether no product overflowed and no row but the centre is so short that its products may have vanished."""
-    squares = products.diagonal().clone()
-    squares[centre] = 1.0
-    least = 1e-200 if dtype == torch.float64 else 1e-20
-    return bool(torch.isfinite(products).all()) and bool((squares >= least).all())
-
-
-def _scale_exponents(rows: Sequence[Tensor], centre: int, rule: str) -> tuple[int, ...]:
-    """Return e with |x_i - centre| <= 2**e in every coordinate; 0 for a row equal to the centre."""
-    found = torch.zeros(len(rows), dtype=torch.float64, device=rows[0].device)
-    # Halves, so that the difference of two of the greatest numbers does not overflow.
-    ones = (1,) * len(rows)
-    for _, _, block in _centred_blocks(rows, centre, ones):
-        found = torch.maximum(found, block.abs().amax(dim=1).to(torch.float64))
-    tops: list[float] = found.tolist()
-    if not all(map(math.isfinite, tops)):
-        require_finite(rule, rows)
-    widest = 1000 if _work_dtype(rows) == torch.float64 else 126
-    return tuple(min(max(math.frexp(top)[1] + 1, -widest), widest + 1) if top else 0 for top in tops)
-
-
-def _work_dtype(rows: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if len(rows) * rows[0].numel() <= _SMALL else wide_dtype(rows[0].dtype)
-
-
-def _products(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> Tensor:
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
-    for _, _, block in _centred_blocks(rows, centre, exponents):
-        # float32 products inside a block, float64 across blocks: relative error some 1e-7.
-        total += _self_product(block)
-    return total
-
-
-def _self_product(block: Tensor) -> Tensor:
-    """Return block @ block.T; NumPy computes one triangle of it only, which torch has no call for."""
-    if block.device.type != "cpu":
-        return block @ block.T
-    array = block.numpy()
-    return torch.from_numpy(numpy.dot(array, array.T))  # unlike @, it does not warn where products overflow
-
-
-def _centred_blocks(rows: Sequence[Tensor], centre: int, exponents: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused."""
-    length, dtype = rows[0].numel(), _work_dtype(rows)
-    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=1024)
-    buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
-    plain = rows[0].dtype == dtype and not any(exponents)
-    low = 0
-    for pieces in zip(*(torch.split(row, step) for row in rows), strict=True):
-        size = pieces[0].numel()
-        block = buffer[: len(rows) * size].view(len(rows), size)
-        if plain:
-            torch.stack(pieces, out=block)
-            block.sub_(pieces[centre])
-        else:
-            for piece, exponent, out in zip(pieces, exponents, block.unbind(0), strict=True):
-                _write_difference(piece, pieces[centre].to(dtype), exponent, out)
-        yield low, low + size, block
-        low += size
-
-
-def _write_difference(row: Tensor, middle: Tensor, exponent: int, out: Tensor) -> None:
-    out.copy_(row)
-    if exponent > 0:  # scale down first: the difference itself may overflow
-        out.mul_(2.0**-exponent).sub_(middle * 2.0**-exponent)
-    else:  # scale up last: the rows themselves may overflow
-        out.sub_(middle).mul_(2.0**-exponent)
-
-
 def distances(gram: Gram) -> Tensor:
     """Return |x_i - x_j|, (n, n) float64, in units of 2**gram.unit; exactly symmetric, 0 on the diagonal."""
     r = gram.norms
@@ -268,28 +196,35 @@ def distances(gram: Gram) -> Tensor:
     return result.fill_diagonal_(0.0)
 
 
+def centre_row(gram: Gram) -> int:
+    """Return the index of the row that is the centre; there must be one."""
+    assert gram.centre is not None
+    return gram.centre
+
+
 def combine_rows(rows: Sequence[Tensor], gram: Gram, coefficients: Tensor) -> Tensor:
     """Return centre + 2**unit * sum_j coefficients[j] * direction_j, (d,) of the rows' dtype.
 
     direction_j is the unit vector from the centre to row j; a row-space coefficient is one times ``gram.norms[j]``.
     """
+    centre = centre_row(gram)
     usable = gram.lengths > 0
     multipliers = torch.where(usable, coefficients / torch.where(usable, gram.lengths, 1.0), 0.0)
     if _is_wide(rows, gram):
         multipliers *= 2.0**gram.unit
-        multipliers[gram.centre] = 1.0 - multipliers.sum()
+        multipliers[centre] = 1.0 - multipliers.sum()
         return blend_rows(rows, multipliers.tolist())
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
-    for low, high, block in _centred_blocks(rows, gram.centre, gram.exponents):
+    for low, high, block in centred_blocks(rows, centre, gram.exponents):
         part = torch.mv(block.T, multipliers.to(block.dtype)).mul_(2.0**gram.unit)
-        part.add_(rows[gram.centre][low:high])
+        part.add_(rows[centre][low:high])
         result[low:high] = round_once(part, result.dtype) if part.dtype == torch.float64 else part
     return result
 
 
 def _is_wide(rows: Sequence[Tensor], gram: Gram) -> bool:
     """Ask whether rows lie as far apart as from the origin: then a plain sum of them loses no digit, and is faster."""
-    if _work_dtype(rows) == torch.float64 or any(gram.exponents):
+    if work_dtype(rows) == torch.float64 or any(gram.exponents):
         return False
-    middle = rows[gram.centre].to(wide_dtype(rows[0].dtype))
+    middle = rows[centre_row(gram)].to(wide_dtype(rows[0].dtype))
     return float(torch.dot(middle, middle)) <= 4.0 * 4.0**gram.unit

@@ -42,9 +42,7 @@ _SPARE = 10
 Visit = Callable[[int, int, int, Tensor, Tensor], None]
 
 
-def leave_one_out_scores(
-    updates: Updates, *, floor: float = 1e-8, backend: Backend = "eager"
-) -> tuple[float, ...]:
+def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Backend = "eager") -> tuple[float, ...]:
     """Return, per row, the mean over all coordinates of deviation / (spread + floor), as the document has it.
 
     Args:
@@ -56,8 +54,12 @@ def leave_one_out_scores(
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
     if not (math.isfinite(floor) and floor > 0.0):
-        raise ConfigurationError(setting=f"floor of {_RULE}", wanted="finite and above 0", got=floor,
-                                 do="take 1e-8 for the document's own score")
+        raise ConfigurationError(
+            setting=f"floor of {_RULE}",
+            wanted="finite and above 0",
+            got=floor,
+            do="take 1e-8 for the document's own score",
+        )
     rows = _checked(updates)
     if is_compiled(backend, rows, rule=_RULE):
         kernel = build_leave_one_out(len(rows), rows[0].dtype, rows[0].device)
@@ -92,8 +94,9 @@ def leave_one_out_ratios(updates: Updates) -> tuple[float, ...]:
 
     _visit_all(rows, add)
     least = _LEAST_SHARE * max(deviations)
-    return tuple(there / max(spread, least) if there > 0.0 else 0.0
-                 for there, spread in zip(deviations, spreads, strict=True))
+    return tuple(
+        there / max(spread, least) if there > 0.0 else 0.0 for there, spread in zip(deviations, spreads, strict=True)
+    )
 
 
 def leave_one_out_table(updates: Updates) -> tuple[Tensor, Tensor]:

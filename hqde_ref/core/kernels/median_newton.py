@@ -16,12 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, distances
 
-__all__ = ["MedianSolution", "measure_solution", "solve_median"]
+__all__ = ["MedianSolution", "distances_to", "solve_median"]
+
+# n x n arithmetic is done in NumPy on the CPU: small operations cost a third of torch's there.
+Array = NDArray[np.float64]
 
 _EQUAL = 1e-12
 _STEPS_MAX = 300
@@ -33,12 +38,14 @@ class MedianSolution:
     """Where the geometric median lies.
 
     coefficients: (n,) float64 along the unit vectors from the centre, in units of 2**gram.unit.
+    shares: (n,) float64, at least 0 and of sum 1: the same point as a mean of the rows, whatever the centre.
     at: the input that is the optimum, or None.
     near: the input that is the optimum or so nearly one that the Gram matrix should be centred on it, or None.
     gradient_norm: |gradient of f| for weights of sum 1, as the Gram matrix sees it; 0 where an input is optimal.
     """
 
     coefficients: Tensor
+    shares: Tensor
     at: int | None
     near: int | None
     gradient_norm: float
@@ -52,84 +59,91 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
         weights: n positive numbers of any sum.
         tolerance: stop at this gradient norm, for weights of sum 1.
     """
-    w = torch.tensor(weights, dtype=torch.float64, device=gram.norms.device)
+    w = np.asarray(weights, dtype=np.float64)
     w = w / w.sum()
-    far = distances(gram)
-    excess = _excess(gram, w, far)
+    h, r, far = gram.cosines.cpu().numpy(), gram.norms.cpu().numpy(), distances(gram).cpu().numpy()
+    excess = _excess(h, r, far, w)
     start = int(excess.argmin())
-    pull, pull_norm = _pull(gram, w, far[start], start)
+    pull, pull_norm = _pull(h, r, far[start], w, start)
     own = float(w[far[start] <= 0.0].sum())
-    near = start if pull_norm <= 1.01 * own else None
-    b = torch.zeros_like(w)
-    b[start] = gram.norms[start]
-    if pull_norm <= own * (1.0 + _EQUAL):
+    near: int | None = start if pull_norm <= 1.01 * own else None
+    at: int | None = None
+    norm, b, shares = 0.0, np.zeros_like(w), np.zeros_like(w)
+    b[start], shares[start] = r[start], 1.0
+    # Where an input is optimal to the precision of the products, a point beside it would be worse.
+    if pull_norm <= own * (1.0 + max(_EQUAL, len(w) ** 2 * gram.error)):
         twin = _twin(w, far[start], excess, start) if pull_norm >= own * (1.0 - 1e-9) else None
-        if twin is not None:  # all between the two is optimal: take the middle
+        if twin is None:
+            at = start
+        else:  # all between the two is optimal: take the middle
             b /= 2.0
-            b[twin] += gram.norms[twin] / 2.0
-        return MedianSolution(coefficients=b, at=start if twin is None else None, near=start, gradient_norm=0.0)
-    b, norm = _descend(gram, w, b + pull * (1.0 - own / pull_norm), tolerance)
-    return MedianSolution(coefficients=b, at=None, near=near, gradient_norm=norm)
+            b[twin] += r[twin] / 2.0
+            shares[[start, twin]] = 0.5
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
+            b, norm = _descend(h, r, w, b + pull * (1.0 - own / pull_norm), tolerance)
+            # Weiszfeld's weights at the optimum give the optimum.
+            pulls = w / _distances_to(h, r, b)
+            shares = pulls / pulls.sum()
+    coefficients, convex = (torch.from_numpy(found).to(gram.norms.device) for found in (b, shares))
+    return MedianSolution(coefficients=coefficients, shares=convex, at=at, near=near, gradient_norm=norm)
 
 
-def measure_solution(gram: Gram, weights: Sequence[float], solution: MedianSolution) -> tuple[Tensor, float, float]:
-    """Return distances from the solution in units of 2**gram.unit, (n,), the pull left there, and its steepness.
-
-    The pull is |R| less the weight that lies at the solution: an optimum where it is not above 0. Steepness: by how
-    much R changes at most for a small step of length 1, in those units.
-    """
-    w = torch.tensor(weights, dtype=torch.float64, device=gram.norms.device)
+def distances_to(gram: Gram, solution: MedianSolution) -> Tensor:
+    """Return each row's distance from the solution, (n,) float64, in units of 2**gram.unit; 0 where they are equal."""
     b = solution.coefficients
-    far = _distances_to(gram, gram.cosines @ b, b) if solution.at is None else distances(gram)[solution.at]
-    there = far <= 0.0
-    pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
-    residue = pulls.sum() * b - pulls * gram.norms
-    norm = float((residue @ (gram.cosines @ residue)).clamp_min(0.0).sqrt()) - float(w[there].sum())
-    return far, norm, float(pulls.sum())
+    along = gram.cosines @ b
+    squares = gram.norms**2 - 2.0 * gram.norms * along + b @ along
+    if solution.at is not None:
+        place = solution.at
+        ray = (gram.cosines[place] >= 1.0) | (gram.norms[place] == 0.0)
+        squares = torch.where((gram.norms == gram.norms[place]) & ray, 0.0, squares)
+    return squares.clamp_min(0.0).sqrt()
 
 
-def _excess(gram: Gram, w: Tensor, far: Tensor) -> Tensor:
+def _excess(h: Array, r: Array, far: Array, w: Array) -> Array:
     """Return f(z_k) - f(centre) for every k, term by term in difference form."""
-    r = gram.norms
-    difference = r * r - 2.0 * (r[:, None] * r) * gram.cosines  # |z_i - z_k|^2 - |z_i|^2, row i, column k
-    difference.diagonal().copy_(-r * r)
-    return ((w[:, None] * difference) / (far + r[:, None]).clamp_min(1e-300)).sum(dim=0)
+    difference = r * r - 2.0 * (r[:, None] * r) * h  # |z_i - z_k|^2 - |z_i|^2, row i, column k
+    np.fill_diagonal(difference, -r * r)
+    found: Array = w @ (difference / np.maximum(far + r[:, None], 1e-300))
+    return found
 
 
-def _pull(gram: Gram, w: Tensor, far: Tensor, k: int) -> tuple[Tensor, float]:
+def _pull(h: Array, r: Array, far: Array, w: Array, k: int) -> tuple[Array, float]:
     """Return Weiszfeld's step off row k and |R_k|, R_k the weighted sum of unit vectors from row k to the others."""
     there = far <= 0.0
-    pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
-    direction = pulls * gram.norms
-    direction[k] -= pulls.sum() * gram.norms[k]
-    norm = float((direction @ (gram.cosines @ direction)).clamp_min(0.0).sqrt())
-    return direction / pulls.sum().clamp_min(1e-300), norm
+    pulls = np.where(there, 0.0, w / np.where(there, 1.0, far))
+    direction = pulls * r
+    direction[k] -= pulls.sum() * r[k]
+    return direction / max(float(pulls.sum()), 1e-300), _norm(direction, h @ direction)
 
 
-def _twin(w: Tensor, far: Tensor, excess: Tensor, k: int) -> int | None:
+def _norm(vector: Array, image: Array) -> float:
+    return float(np.sqrt(max(float(vector @ image), 0.0)))
+
+
+def _twin(w: Array, far: Array, excess: Array, k: int) -> int | None:
     """Return a row elsewhere that is as good as row k, at distances ``far`` from it, or None."""
-    scale = float((w * far.clamp_max(2.0)).sum())
+    scale = float((w * np.minimum(far, 2.0)).sum())
     equal = (excess - excess[k] <= _EQUAL * scale) & (far > 0.0)
-    return int(equal.nonzero()[0]) if bool(equal.any()) else None
+    return int(equal.argmax()) if bool(equal.any()) else None
 
 
-def _descend(gram: Gram, w: Tensor, b: Tensor, tolerance: float) -> tuple[Tensor, float]:
+def _descend(h: Array, r: Array, w: Array, b: Array, tolerance: float) -> tuple[Array, float]:
     """Follow Newton steps from ``b`` until the gradient is below ``tolerance`` or no step descends in float64."""
     norm = float("inf")
     for _ in range(_STEPS_MAX):
-        along = gram.cosines @ b
-        far = _distances_to(gram, along, b)
+        far = _distances_to(h, r, b)
         pulls = w / far
-        total = pulls.sum()
-        gradient = total * b - pulls * gram.norms
-        image = gram.cosines @ gradient
-        norm = float((gradient @ image).clamp_min(0.0).sqrt())
+        total = float(pulls.sum())
+        gradient = total * b - pulls * r
+        image = h @ gradient
+        norm = _norm(gradient, image)
         if norm <= tolerance:
             break
-        newton = _newton_step(gram, b, far, pulls, gradient, image)
         moved = False
-        for step in (newton, -gradient / total):
-            length = 0.0 if step is None else _best_length(gram, w, b, along, far, step)
+        for step in (_newton_step(h, r, b, far, pulls, gradient, image), -gradient / total):
+            length = 0.0 if step is None else _best_length(h, r, w, b, far, step)
             if step is not None and length > 0.0:
                 b, moved = b + length * step, True
                 break
@@ -138,33 +152,35 @@ def _descend(gram: Gram, w: Tensor, b: Tensor, tolerance: float) -> tuple[Tensor
     return b, norm
 
 
-def _distances_to(gram: Gram, along: Tensor, b: Tensor) -> Tensor:
-    r = gram.norms
-    return (r * r - 2.0 * r * along + b @ along).clamp_min_(1e-290).sqrt_()
+def _distances_to(h: Array, r: Array, b: Array) -> Array:
+    along = h @ b
+    found: Array = np.sqrt(np.maximum(r * r - 2.0 * r * along + b @ along, 1e-290))
+    return found
 
 
-def _newton_step(gram: Gram, b: Tensor, far: Tensor, pulls: Tensor, gradient: Tensor, image: Tensor) -> Tensor | None:
+def _newton_step(h: Array, r: Array, b: Array, far: Array, pulls: Array, gradient: Array, image: Array) -> Array | None:
     """Return -(S I - U U^T)^-1 gradient by Woodbury; U's columns are sqrt(w_i / d_i) times the unit vectors to z_i."""
-    units = (torch.diag(gram.norms) - b[:, None]) * (pulls.sqrt() / far)
-    kernel = units.T @ (gram.cosines @ units)
-    total = pulls.sum()
-    eye = torch.eye(len(b), dtype=b.dtype, device=b.device)
-    factor, trouble = torch.linalg.cholesky_ex(eye * (total * (1.0 + 1e-12)) - kernel)
-    if int(trouble) != 0:
+    units = (np.diag(r) - b[:, None]) * (np.sqrt(pulls) / far)
+    system = -(units.T @ (h @ units))
+    total = float(pulls.sum())
+    np.fill_diagonal(system, system.diagonal() + total * (1.0 + 1e-12))
+    try:
+        step: Array = -(gradient + units @ np.linalg.solve(system, units.T @ image)) / total
+    except np.linalg.LinAlgError:
         return None
-    solved = torch.cholesky_solve((units.T @ image)[:, None], factor)[:, 0]
-    step = -(gradient + units @ solved) / total
-    return step if bool(torch.isfinite(step).all()) else None
+    return step if bool(np.isfinite(step).all()) else None
 
 
-def _best_length(gram: Gram, w: Tensor, b: Tensor, along: Tensor, far: Tensor, step: Tensor) -> float:
+def _best_length(h: Array, r: Array, w: Array, b: Array, far: Array, step: Array) -> float:
     """Return which of a few step lengths lowers f most, or 0.0; the change of f is summed as differences."""
-    image = gram.cosines @ step
-    linear = 2.0 * (b @ image - gram.norms * image)
-    square = step @ image
-    lengths = torch.tensor(_LENGTHS, dtype=b.dtype, device=b.device)[:, None]
-    change = lengths * (linear + lengths * square)
-    after = (far * far + change).clamp_min_(0.0).sqrt_()
-    differences = ((w * change) / after.add_(far)).sum(dim=1)
-    best = int(differences.argmin())
-    return _LENGTHS[best] if float(differences[best]) < 0.0 else 0.0
+    image = h @ step
+    linear, square = 2.0 * (b @ image - r * image), float(step @ image)
+    best, lowest = 0.0, 0.0
+    for length in _LENGTHS:
+        change = length * linear + length * length * square
+        difference = float(w @ (change / (far + np.sqrt(np.maximum(far * far + change, 0.0)))))
+        if difference < lowest:
+            best, lowest = length, difference
+        elif best > 0.0:
+            break
+    return best

@@ -44,7 +44,11 @@ def krum_order(squares: Tensor, *, neighbours: int) -> tuple[int, ...]:
         neighbours: 1..n-1, the row itself not counted.
     """
     others = squares.clone().fill_diagonal_(torch.inf)
-    scores = others.sort(dim=1).values[:, :neighbours].sum(dim=1)
+    if others.device.type == "cpu":
+        others.numpy().sort(axis=1)  # several times as fast as torch
+    else:
+        others = others.sort(dim=1).values
+    scores = others[:, :neighbours].sum(dim=1)
     return lowest_scores(scores, len(scores), totals=squares.sum(dim=1))
 
 

@@ -43,6 +43,8 @@ def centred_clipping(
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     _check_settings(radius, steps)
+    if rows[0].numel() == 0:
+        return rows[0].clone()  # a layout without floating entries: nothing to move
     start = median_rows(rows, lower=False, rule=_RULE) if reference is None else reference.detach()
     if reference is not None:
         if (start.shape, start.dtype, start.device) != (rows[0].shape, rows[0].dtype, rows[0].device):

@@ -19,13 +19,19 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram
-from hqde_ref.core.kernels.median_newton import solve_median
+from hqde_ref.core.kernels.median_newton import distances_to, solve_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["Screening", "choose_outliers", "filtered_geometric_median"]
+__all__ = [
+    "Screening",
+    "choose_outliers",
+    "filtered_geometric_median",
+    "gram_subset",
+    "screen_scores",
+]
 
 _RULE = "filtered_geometric_median"
 
@@ -58,7 +64,7 @@ def choose_outliers(rows: Updates, *, rejections_max: int, factor: float = 3.0, 
     """
     given = as_rows(rows, rule=_RULE)
     _check_settings(rejections_max, factor, floor, count=len(given))
-    return _screen(*_measure(given), rejections_max=rejections_max, factor=factor, floor=floor)
+    return screen_scores(*_measure(given), rejections_max=rejections_max, factor=factor, floor=floor)
 
 
 def filtered_geometric_median(
@@ -87,12 +93,12 @@ def filtered_geometric_median(
     most = faulty_max if rejections_max is None else rejections_max
     _check_settings(most, factor, floor, count=len(rows))
     order, gram, scores = _measure(rows)
-    screening = _screen(order, gram, scores, rejections_max=most, factor=factor, floor=floor)
+    screening = screen_scores(order, gram, scores, rejections_max=most, factor=factor, floor=floor)
     kept = set(screening.kept)
     places = [place for place, index in enumerate(order) if index in kept]
-    part = _subset(gram, places)
+    part = gram_subset(gram, places)
     solution = solve_median(part, [1.0] * len(places))
-    if solution.near is not None and places[solution.near] != gram.centre:
+    if solution.near is not None and (gram.by_origin or places[solution.near] != gram.centre):
         return geometric_median([rows[index] for index in screening.kept], faulty_max=0)
     if solution.at is not None:
         return rows[order[places[solution.at]]].clone()
@@ -126,25 +132,16 @@ def _measure(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], Gram, Tensor]:
     """Return the content order, the Gram matrix in it, and each row's distance from the geometric median of all."""
     order, gram = content_gram(rows, rule=_RULE)
     solution = solve_median(gram, [1.0] * len(rows))
-    if solution.near is not None and solution.near != gram.centre:
+    if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
         order, gram = content_gram(rows, rule=_RULE, centre=order[solution.near])
         solution = solve_median(gram, [1.0] * len(rows))
-    b = solution.coefficients
-    along = gram.cosines @ b
-    squares = gram.norms**2 - 2.0 * gram.norms * along + b @ along
-    if solution.at is not None:  # equal rows score exactly 0
-        squares = torch.where(_equals(gram, solution.at), 0.0, squares)
-    return order, gram, squares.clamp_min(0.0).sqrt()
+    return order, gram, distances_to(gram, solution)
 
 
-def _equals(gram: Gram, place: int) -> Tensor:
-    """Return which rows equal row ``place``: on the same ray from the centre at the same distance."""
-    return (gram.norms == gram.norms[place]) & ((gram.cosines[place] >= 1.0) | (gram.norms[place] == 0.0))
-
-
-def _screen(
-    order: Sequence[int], gram: Gram, scores: Tensor, *, rejections_max: int, factor: float, floor: float
+def screen_scores(
+    order: Sequence[int], gram: Gram, scores: Tensor, *, rejections_max: int, factor: float = 3.0, floor: float = 0.0
 ) -> Screening:
+    """Return which rows to keep, ``scores[place]`` being that of row ``order[place]``; see ``choose_outliers``."""
     count = len(order)
     rounded = round_scores(scores)
     middle = float(rounded.sort().values[(count + 1) // 2 - 1])
@@ -168,7 +165,7 @@ def _scaled(value: float, unit: int) -> float:
         return 1.7976931348623157e308
 
 
-def _subset(gram: Gram, places: Sequence[int]) -> Gram:
+def gram_subset(gram: Gram, places: Sequence[int]) -> Gram:
     """Return the Gram matrix of some rows around the same centre, which need not be one of them."""
     at = torch.tensor(places, device=gram.norms.device)
     return replace(

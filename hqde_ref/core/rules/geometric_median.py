@@ -2,8 +2,8 @@
 
 Source: HQDE clauses 4.5, 4.6, 4.7 (erratum E11); Weber 1909, Minsker 2015 (arXiv:1308.1334), Chen, Su and Xu 2017.
 Pure: no clock, no randomness, no input or output; arguments are never changed. The distance to the optimum is not
-promised here but measured on the output: ``hqde_ref.core.certificates.certify_geometric_median``, or bounded on the
-way by ``certified_geometric_median``. Bits repeat on one torch thread and do not depend on the order of the rows.
+promised here but measured on the output: ``hqde_ref.core.certificates.certify_geometric_median``. Bits repeat on
+one torch thread and do not depend on the order of the rows.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.certificates import Certificate, claim_median
+from hqde_ref.core.certificates import Certificate, certify_geometric_median, median_certificate
 from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram
-from hqde_ref.core.kernels.median_newton import MedianSolution, measure_solution, solve_median
-from hqde_ref.core.kernels.row_norms import row_norms
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, wide_dtype
+from hqde_ref.core.kernels.median_newton import MedianSolution, distances_to, solve_median
+from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order
 from hqde_ref.errors import LayoutError
 
 __all__ = ["blockwise_geometric_median", "certified_geometric_median", "geometric_median"]
 
 _RULE = "geometric_median"
-_GRAM_DIGITS = 8.0  # relative errors of distances, measured at 2 to 3 units of the last digit (rows centred)
 
 
 def geometric_median(updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None = None) -> Tensor:
@@ -40,63 +39,49 @@ def geometric_median(updates: Updates, *, faulty_max: int, weights: Sequence[flo
         TooFewContributions: unless n > 2 * faulty_max.
         NotFinite, LayoutError, ConfigurationError: for rows or weights that do not fit.
     """
-    result, _, _, _ = _solve(updates, faulty_max, weights)
-    return result
+    return _solve(updates, faulty_max=faulty_max, weights=weights)[0]
 
 
 def certified_geometric_median(
     updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None = None
 ) -> tuple[Tensor, Certificate]:
-    """Return the geometric median and a certificate that costs next to nothing: it comes from the same Gram matrix.
+    """Return the geometric median and the solver's own certificate, which costs nothing.
 
-    Its numbers are upper bounds that allow for all rounding, of the Gram matrix as of the output: for 32-bit rows an
-    excess near 1e-5, where ``certify_geometric_median``, which looks at all rows again, finds one near 1e-8.
-
-    Arguments and errors: as for ``geometric_median``.
+    It is computed from the inner products (float32 products err by some 2e-7), before the result is rounded to its
+    dtype; ``certify_geometric_median`` judges the output itself, independently, in two more passes over the rows.
+    Arguments and errors as for ``geometric_median``.
     """
-    result, gram, given, solution = _solve(updates, faulty_max, weights)
-    far, pull, steepness = measure_solution(gram, given, solution)
-    norm = max(0.0, pull + _GRAM_DIGITS * torch.finfo(wide_dtype(result.dtype)).eps * math.fsum(given))
-    if solution.at is None:
-        norm += 2.0 * steepness * _rounding(result, gram, solution.coefficients)
-    lengths = far.cpu() * 2.0**gram.unit
-    return result, claim_median(lengths, given, faulty_max=faulty_max, norm=min(norm, math.fsum(given)))
-
-
-def _rounding(result: Tensor, gram: Gram, coefficients: Tensor) -> float:
-    """Return how far at most the result lies from the combination that it rounds, in units of 2**gram.unit."""
-    sizes = coefficients.abs()
-    shares = sizes / torch.where(gram.norms > 0, gram.norms, 1.0)
-    # The terms of the sum: differences to the centre, or where rows are no farther apart than from 0, rows.
-    terms = float(sizes.sum()) + 4.0 * (1.0 + float(shares.sum()))
-    length = math.ldexp(_length(result), -gram.unit)
-    wide = torch.finfo(wide_dtype(result.dtype)).eps
-    return (len(sizes) + 2) * wide * terms + torch.finfo(result.dtype).eps * length
-
-
-def _length(row: Tensor) -> float:
-    """Return |row|; by one product where that neither overflows nor vanishes."""
-    square = float(torch.dot(row, row)) if row.dtype == wide_dtype(row.dtype) else 0.0
-    return math.sqrt(square) if 1e-20 < square < math.inf else row_norms([row])[0]
+    row, solved = _solve(updates, faulty_max=faulty_max, weights=weights)
+    if solved is None:
+        return row, certify_geometric_median(updates, row, faulty_max=faulty_max, weights=weights)
+    gram, solution, given = solved
+    far = torch.ldexp(distances_to(gram, solution).cpu(), torch.tensor(gram.unit))
+    norm = solution.gradient_norm * math.fsum(given)
+    return row, median_certificate(far, given, norm, faulty_max=faulty_max)
 
 
 def _solve(
-    updates: Updates, faulty_max: int, weights: Sequence[float] | Tensor | None
-) -> tuple[Tensor, Gram, list[float], MedianSolution]:
-    """Return the median, the Gram matrix it was found with, the weights in that matrix's order, and the solution."""
+    updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None
+) -> tuple[Tensor, tuple[Gram, MedianSolution, list[float]] | None]:
+    """Return the median and, unless it was found by sweeps, what it was solved from, in content order."""
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     given = check_weights(_RULE, weights, count=len(rows))
+    if len(rows) >= SWEEP_ROWS:
+        order = content_order(rows)
+        swept = sweep_median([rows[index] for index in order], [given[index] for index in order])
+        if swept is not None:
+            return swept, None
     order, gram = content_gram(rows, rule=_RULE, weights=given)
     solution = solve_median(gram, [given[index] for index in order])
-    if solution.near is not None and solution.near != gram.centre:
+    if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
         # Near an input only a Gram matrix around that input has digits left to decide.
         order, gram = content_gram(rows, rule=_RULE, weights=given, centre=order[solution.near])
         solution = solve_median(gram, [given[index] for index in order])
-    ordered = [given[index] for index in order]
+    solved = gram, solution, [given[index] for index in order]
     if solution.at is not None:
-        return rows[order[solution.at]].clone(), gram, ordered, solution
-    return combine_rows([rows[index] for index in order], gram, solution.coefficients), gram, ordered, solution
+        return rows[order[solution.at]].clone(), solved
+    return combine_rows([rows[index] for index in order], gram, solution.coefficients), solved
 
 
 def blockwise_geometric_median(

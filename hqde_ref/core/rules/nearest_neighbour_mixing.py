@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram, distances
+from hqde_ref.core.kernels.gram import Gram, centre_row, combine_rows, content_gram, distances
 from hqde_ref.core.kernels.median_newton import solve_median
 from hqde_ref.core.kernels.mixing import mix_gram, mix_rows, over_mixed_blocks, unmix
 from hqde_ref.core.kernels.order_statistics import mean_of_middle
@@ -39,7 +39,7 @@ def mix_nearest_neighbours(updates: Updates, *, faulty_max: int) -> tuple[Tensor
         NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
     """
     rows, order, gram, matrix = _prepare("mix_nearest_neighbours", updates, faulty_max)
-    mixed = mix_rows(rows, matrix, centre=gram.centre)
+    mixed = mix_rows(rows, matrix, centre=centre_row(gram))
     return tuple(mixed[order.index(index)] for index in range(len(rows)))
 
 
@@ -58,7 +58,7 @@ def mixed_krum(updates: Updates, *, faulty_max: int, neighbours: int | None = No
     rows, _, gram, matrix = _prepare(rule, updates, faulty_max, needed=2 * max(faulty_max, 0) + 3)
     counted = resolve_neighbours(rule, neighbours, count=len(rows), faulty_max=faulty_max)
     best = krum_order(distances(mix_gram(gram, matrix)) ** 2, neighbours=counted)[0]
-    return mix_rows(rows, matrix[best : best + 1], centre=gram.centre)[0]
+    return mix_rows(rows, matrix[best : best + 1], centre=centre_row(gram))[0]
 
 
 def mixed_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
@@ -69,7 +69,7 @@ def mixed_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     def trim(mixed: Sequence[Tensor]) -> Tensor:
         return mean_of_middle(mixed, trimmed=faulty_max, rule=rule)
 
-    return over_mixed_blocks(rows, matrix, trim, centre=gram.centre)
+    return over_mixed_blocks(rows, matrix, trim, centre=centre_row(gram))
 
 
 def _prepare(

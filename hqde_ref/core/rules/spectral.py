@@ -20,7 +20,7 @@ from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import lowest_scores
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["covariance_filter", "smallest_spread_mean"]
+__all__ = ["covariance_filter", "covariance_shares", "smallest_spread_mean", "smallest_spread_rows"]
 
 _SUBSETS_MAX = 200_000
 _AT_ONCE = 4096
@@ -43,20 +43,30 @@ def smallest_spread_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     rows = as_rows(updates, rule=rule)
     count = len(rows)
     check_count(rule, count=count, faulty_max=faulty_max)
+    order, gram = content_gram(rows, rule=rule)
+    return average_rows([rows[order[place]] for place in smallest_spread_rows(gram, faulty_max=faulty_max)])
+
+
+def smallest_spread_rows(gram: Gram, *, faulty_max: int) -> tuple[int, ...]:
+    """Return the places of the n - f rows whose covariance has the smallest largest eigenvalue.
+
+    Raises:
+        ConfigurationError: there are more than 200,000 subsets of n - f rows.
+    """
+    count = len(gram.norms)
     subsets = math.comb(count, faulty_max)
     if subsets > _SUBSETS_MAX:
         raise ConfigurationError(
-            setting=f"number of subsets that {rule} tries",
-            wanted=f"at most {_SUBSETS_MAX}",
+            setting="number of subsets that smallest_spread_mean tries",
             got=subsets,
+            wanted=f"at most {_SUBSETS_MAX}",
             do="use covariance_filter or another rule",
         )
-    order, gram = content_gram(rows, rule=rule)
     products = _products(gram)
     choices = torch.tensor(list(itertools.combinations(range(count), count - faulty_max)))
     spreads = torch.cat([_largest_eigenvalues(products, part) for part in torch.split(choices, _AT_ONCE)])
-    best = choices[lowest_scores(spreads, 1)[0]].tolist()
-    return average_rows([rows[order[place]] for place in best])
+    best: list[int] = choices[lowest_scores(spreads, 1)[0]].tolist()
+    return tuple(best)
 
 
 def _products(gram: Gram) -> Tensor:
@@ -88,10 +98,17 @@ def covariance_filter(updates: Updates, *, faulty_max: int) -> Tensor:
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
     order, gram = content_gram(rows, rule=rule)
+    shares = covariance_shares(gram, faulty_max=faulty_max)
+    return combine_rows([rows[index] for index in order], gram, shares * gram.norms)
+
+
+def covariance_shares(gram: Gram, *, faulty_max: int) -> Tensor:
+    """Return the rows' shares, (n,) of sum 1, in the weighted mean that ``covariance_filter`` gives."""
     products = _products(gram)
-    weights = torch.ones(len(rows), dtype=torch.float64, device=products.device)
+    count = len(gram.norms)
+    weights = torch.ones(count, dtype=torch.float64, device=products.device)
     best, smallest = weights / weights.sum(), torch.inf
-    while float(weights.sum()) > len(rows) - 2 * faulty_max:
+    while float(weights.sum()) > count - 2 * faulty_max:
         shares = weights / weights.sum()
         spread, squares = _widest_direction(products, shares)
         if spread < smallest:
@@ -101,7 +118,7 @@ def covariance_filter(updates: Updates, *, faulty_max: int) -> Tensor:
         reach = squares[weights > 0].max()
         # The row that reaches farthest loses all its weight, so the loop ends after at most n rounds.
         weights = weights * torch.where(squares >= reach, 0.0, 1.0 - squares / reach)
-    return combine_rows([rows[index] for index in order], gram, best * gram.norms)
+    return best
 
 
 def _widest_direction(products: Tensor, shares: Tensor) -> tuple[float, Tensor]:

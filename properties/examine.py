@@ -1,0 +1,180 @@
+"""Run one property on one implementation, and say what became of it.
+
+Source: docs/design.md, "Statuses". The same seed gives the same examples: no example database, no clock but the limit
+on a property's time, a stream of its own for each property.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import hypothesis
+import torch
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable
+from hypothesis.strategies import SearchStrategy
+
+from hqde_ref.messages import Misused, message
+from properties.outcomes import Outcome, Status
+from properties.showing import show_reply, show_request
+from properties.subject import Asked, CannotTell, Enough, Subject
+from properties.suite import PropertyCase, why_unsupported
+
+__all__ = ["PROFILES", "Profile", "examine"]
+
+
+@message
+class Profile:
+    """How hard to search: examples a property, and seconds a property may take before it stops where it is."""
+
+    examples: int
+    within_s: float
+    shrink: bool = True
+
+
+LEAST_EXAMPLES = 3
+
+PROFILES: Final = {
+    "smoke": Profile(examples=8, within_s=10.0),
+    "standard": Profile(examples=40, within_s=40.0),
+    "deep": Profile(examples=600, within_s=900.0),
+}
+
+
+@message
+class _Failure:
+    """A failing example: what was claimed, and what had been asked by then."""
+
+    because: str
+    asked: tuple[Asked, ...]
+
+    @property
+    def size(self) -> int:
+        return len(_show(self.asked))
+
+
+class _Record:
+    """What is noted while a property runs."""
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self.smallest: _Failure | None = None
+        self.last: _Failure | None = None
+
+    def note(self, because: str, asked: list[Asked]) -> None:
+        self.last = _Failure(because=because, asked=tuple(asked))
+        if self.smallest is None or self.last.size < self.smallest.size:
+            self.smallest = self.last
+
+
+def examine(case: PropertyCase, subject: Subject, *, profile: Profile, seed: int) -> Outcome:
+    """Search for an example that breaks the property; never raises but for an interrupt."""
+    lacking = why_unsupported(case, subject)
+    if lacking is not None:
+        return Outcome(name=case.name, status="UNSUPPORTED", examples=0, seconds=0.0, because=lacking)
+    record, began = _Record(), time.monotonic()
+    subject.begin_property(within_s=profile.within_s)
+    status, because, failure = _search(case, subject, record, profile=profile, seed=seed)
+    return Outcome(
+        name=case.name,
+        status=status,
+        examples=record.examples,
+        seconds=time.monotonic() - began,
+        because=because,
+        counterexample=_show(failure.asked) if failure else None,
+        requests=tuple(asked.request for asked in failure.asked) if failure else (),
+    )
+
+
+def _search(
+    case: PropertyCase, subject: Subject, record: _Record, *, profile: Profile, seed: int
+) -> tuple[Status, str | None, _Failure | None]:
+    run = _prepare(case, subject, record, profile=profile, seed=seed)
+    try:
+        with _one_thread():
+            run()
+    except CannotTell as error:
+        return "CANNOT_TELL", str(error), None
+    except Enough as error:
+        if record.smallest is not None:
+            return "BROKEN", record.smallest.because, record.smallest
+        # Time was up while all examples held; with none there is nothing to go by.
+        return ("HOLDS", None, None) if record.examples > 1 else ("CANNOT_TELL", str(error), None)
+    except Unsatisfiable:
+        return "CANNOT_TELL", _inexpressible(subject), None
+    except Flaky:
+        found = record.last
+        because = f"it is not deterministic: the same example failed, then held ({found.because if found else ''})"
+        return "BROKEN", because, found
+    except AssertionError:
+        assert record.last is not None
+        return "BROKEN", record.last.because, record.last
+    except (Exception, HypothesisException) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
+        return "ERROR", f"{type(error).__name__} in {where}: {' '.join(str(error).split())}", None
+    return "HOLDS", None, None
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: bits that depend on the machine are no finding, and tiny tensors are faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _prepare(
+    case: PropertyCase, subject: Subject, record: _Record, *, profile: Profile, seed: int
+) -> Callable[[], None]:
+    """The property as a Hypothesis test of its own, afresh each time."""
+
+    def example(**drawn: Any) -> None:
+        subject.begin_example()
+        record.examples += record.smallest is None
+        try:
+            case.law.inner(subject, **case.parameters, **drawn)
+        except AssertionError as error:
+            record.note(str(error), subject.asked)
+            raise
+        except Enough as error:
+            record.note(str(error), subject.asked) if subject.asked else None
+            raise
+
+    parameters = case.parameters
+    strategies = {
+        name: draws if isinstance(draws, SearchStrategy) else draws(**parameters)
+        for name, draws in case.law.draws.items()
+    }
+    phases = [Phase.explicit, Phase.generate, Phase.target] + ([Phase.shrink] if profile.shrink else [])
+    chosen = settings(
+        max_examples=max(LEAST_EXAMPLES, profile.examples // case.law.thrift),
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+    )
+    stream = int.from_bytes(hashlib.sha256(f"{seed}/{case.name}".encode()).digest()[:8], "big")
+    test: Callable[[], None] = hypothesis.seed(stream)(chosen(given(**strategies)(example)))
+    return test
+
+
+def _inexpressible(subject: Subject) -> str:
+    """Why no example could be asked."""
+    replies = [asked.reply for asked in subject.asked if isinstance(asked.reply, Misused)]
+    return replies[-1].sentence if replies else "none of the examples could be asked"
+
+
+def _show(asked: tuple[Asked, ...]) -> str:
+    return "\n".join(f"{show_request(one.request)}\n  -> {show_reply(one.reply)}" for one in asked)

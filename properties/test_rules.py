@@ -1,0 +1,223 @@
+"""Section 4, the robust rules themselves: proven bounds, exact fit, the certificate of the median, symmetries."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import strategies as st
+from hypothesis import target
+
+from hqde_ref.messages import Aggregate, Update
+from properties.bounds import require_within_bound
+from properties.declaring import Way, law
+from properties.laws import aggregate, flat_row, require_bits, result_in, result_of
+from properties.liars import ATTACKS, Lied, as_updates, flat_layout, lied_rounds
+from properties.oracles import median_pull, minsker_factor
+from properties.robust_rules import ROBUST
+from properties.strategies import name_workers
+from properties.subject import Subject
+from properties.tolerances import bound_slack, rounding
+from properties.ways import ROBUST_WAYS, fewest, lied_for
+
+Rows = npt.NDArray[np.float64]
+
+MEDIAN = Way("geometric_median", "flat")
+PULL_MAX = 1e-4  # per contribution: what an iteration may leave undone
+
+every_robust_way = pytest.mark.parametrize("way", ROBUST_WAYS, ids=str)
+
+
+@every_robust_way
+@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True))
+def test_error_stays_within_the_proven_bound(implementation: Subject, way: Way, case: Lied) -> None:
+    """The result is at most sqrt(kappa) sigma from the mean of the honest, whatever f liars send.
+
+    Clause: 4.5. Catches: planted.MeanCalledMedian, planted.FarthestWins.
+    """
+    require_within_bound(implementation, way, case)
+
+
+@law(needs=(Aggregate,), ways=(MEDIAN,), case=lied_rounds(lying=True), weight=st.floats(0, 1))
+def test_median_stays_within_the_honest_radius(implementation: Subject, case: Lied, weight: float) -> None:
+    """The geometric median is within (1 - a)/sqrt(1 - 2a) honest radii of any point z, a = f/n, also of rejected ones.
+
+    Minsker 2015, Lemma 2.1; z is drawn between the mean and a corner of the honest.
+
+    Clause: 4.5. Catches: planted.MeanCalledMedian, planted.MedianOfEachCoordinateDoubled.
+    """
+    reply = aggregate(implementation, MEDIAN, case.updates, layout=case.layout, faulty_max=case.faulty_max)
+    point = flat_row(result_in(reply, implementation), case.layout)
+    honest = case.honest_rows()
+    z = (1 - weight) * honest.mean(axis=0) + weight * honest[0]
+    radius = float(np.linalg.norm(honest - z, axis=1).max())
+    left = len(case.updates) - len(reply.rejected or ())
+    bound = minsker_factor(left, case.faulty_max) * radius
+    slack = bound_slack(case.layout.entries[0].dtype, top=float(np.abs(honest).max()), size=honest.shape[1])
+    error = float(np.linalg.norm(point - z))
+    if bound > 0:
+        target(error / bound, label="error over radius")
+    assert error <= bound * (1 + 1e-9) + slack, (
+        f"the median lies {error:.6g} from z, the farthest honest {radius:.6g}; {bound:.6g} is the bound"
+    )
+
+
+@every_robust_way
+@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True, equal_honest=True))
+def test_equal_honest_contributions_are_the_result(implementation: Subject, way: Way, case: Lied) -> None:
+    """If all honest send the same, that is the result to the bit, whatever f liars send.
+
+    Clause: 4.6. Catches: planted.MeanCalledMedian, planted.StopsShort.
+    """
+    result = result_of(implementation, way, case.updates, layout=case.layout, faulty_max=case.faulty_max)
+    honest = next(update for update in case.updates if update.worker in case.honest)
+    require_bits(result, honest.tensors, "all honest sent the same")
+
+
+# ------------------------------------------------------------------------------------------------ the geometric median
+
+
+def _require_median(implementation: Subject, updates: tuple[Update, ...], rows: dict[str, Rows], case: Lied) -> None:
+    """The result is a geometric median of what was used, judged by the pull that is left at it (clause 4.7)."""
+    reply = aggregate(implementation, MEDIAN, updates, layout=case.layout, faulty_max=case.faulty_max)
+    point = flat_row(result_in(reply, implementation), case.layout)
+    assert np.isfinite(point).all(), f"the result is {point.tolist()}"
+    used = [worker for worker in rows if reply.used is None or worker in reply.used]
+    table = np.stack([rows[worker] for worker in used])
+    near = 4 * rounding(case.layout.entries[0].dtype, top=float(np.abs(point).max()), size=point.size)
+    pull, explained = median_pull(table, point, near=near)
+    assert pull <= explained + PULL_MAX * len(used), (
+        f"at the result {len(used)} contributions still pull with {pull:.4g} of one ({explained:.2g} is rounding); "
+        f"at a geometric median they do not pull at all"
+    )
+
+
+@law(needs=(Aggregate,), ways=(MEDIAN,), case=lied_rounds())
+def test_the_output_certifies_itself_as_a_median(implementation: Subject, case: Lied) -> None:
+    """At the result the unit vectors to the contributions cancel, but for those at the very place.
+
+    Computed from the output and the contributions alone, wherever the optimum lies.
+
+    Clause: 4.7. Catches: planted.WeiszfeldFromMean, planted.MedianOfEachCoordinate, planted.StopsShort.
+    """
+    _require_median(implementation, case.updates, case.rows, case)
+
+
+@law(
+    needs=(Aggregate,),
+    ways=(MEDIAN,),
+    case=lied_rounds(attacks=tuple(attack for attack in ATTACKS if attack != "huge")),
+    exponent=st.integers(-30, 30),
+)
+def test_a_median_is_one_at_any_scale(implementation: Subject, case: Lied, exponent: int) -> None:
+    """Contributions of size 1e-30 or 1e30 have a geometric median like any others.
+
+    An absolute stop at 1e-6 returns the start for small numbers.
+
+    Clause: 4.7. Catches: planted.AbsoluteStop, planted.SmoothsByAConstant.
+    """
+    workers = [update.worker for update in case.updates]
+    table = np.stack([case.rows[worker] for worker in workers]) * 10.0**exponent
+    updates, rows = as_updates(case.layout, workers, table)
+    _require_median(implementation, updates, rows, case)
+
+
+@st.composite
+def _held_by_an_input(draw: st.DrawFn) -> tuple[tuple[Update, ...], str, Lied]:
+    """Contributions whose median is one of them: k copies that hold against at most k others' pull, or a middle."""
+    size, dtype = draw(st.sampled_from((1, 2, 5))), draw(st.sampled_from(("float32", "float64")))
+    noise = np.random.default_rng(draw(st.integers(0, 2**16)))
+    centre, others = noise.integers(-8, 9, size).astype(float), draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        away = noise.integers(1, 20, (others, size)) * noise.choice((-1.0, 1.0), (others, size))
+        rows = np.concatenate([np.repeat(centre[None], others + 1, axis=0), centre + away])
+    else:
+        # On a line, as many on one side as on the other.
+        direction = noise.integers(1, 5, size).astype(float)
+        steps = np.concatenate([[0.0], np.arange(1, others + 1), -np.cumsum(noise.integers(1, 30, others))])
+        rows = centre + steps[:, None] * direction
+    workers, layout = name_workers(len(rows)), flat_layout(size, dtype)
+    order = draw(st.permutations(range(len(rows))))
+    updates, held = as_updates(layout, workers, rows[list(order)])
+    held_by = workers[order.index(0)]
+    case = Lied(
+        layout=layout, updates=updates, members=workers, honest=workers, liars=(), silent=(), rows=held, faulty_max=0
+    )
+    return updates, held_by, case
+
+
+@law(needs=(Aggregate,), ways=(MEDIAN,), case=_held_by_an_input())
+def test_a_median_that_is_an_input_is_hit(implementation: Subject, case: tuple[tuple[Update, ...], str, Lied]) -> None:
+    """Where one contribution is the optimum, as in the middle of a line, the result is that contribution to the bit.
+
+    Weiszfeld's iteration sticks on inputs that are not the optimum, and never quite reaches one that is.
+
+    Clause: 4.7. Catches: planted.WeiszfeldFromMean, planted.SmoothsByAConstant.
+    """
+    updates, held_by, lied = case
+    result = result_of(implementation, MEDIAN, updates, layout=lied.layout, faulty_max=0)
+    wanted = next(update for update in updates if update.worker == held_by)
+    require_bits(result, wanted.tensors, f"{held_by} is the geometric median")
+
+
+# ------------------------------------------------------------------------------------------------ symmetries
+
+
+@st.composite
+def _in_general_position(draw: st.DrawFn, way: Way) -> Rows:
+    """Rows without ties, of which nobody lies; (n, d) with n >= 5 and d >= 2."""
+    count, size = fewest(way, 1) + draw(st.integers(1, 6)), draw(st.integers(2, 5))
+    rows: Rows = np.random.default_rng(draw(st.integers(0, 2**16))).standard_normal((count, size))
+    return rows
+
+
+def _point(implementation: Subject, way: Way, rows: Rows) -> Rows:
+    layout = flat_layout(rows.shape[1], "float64")
+    updates, _ = as_updates(layout, name_workers(len(rows)), rows)
+    return flat_row(result_of(implementation, way, updates, layout=layout, faulty_max=1), layout)
+
+
+def _require_same_point(got: Rows, wanted: Rows, size: float, what: str) -> None:
+    apart = float(np.linalg.norm(got - wanted))
+    assert apart <= 1e-6 * size, f"{what}: the result is {got.tolist()}, wanted {wanted.tolist()}"
+
+
+_untied = [way for way in ROBUST_WAYS if not ROBUST[way.rule].ties]
+moving = pytest.mark.parametrize("way", [way for way in _untied if ROBUST[way.rule].translates], ids=str)
+turning = pytest.mark.parametrize("way", [way for way in _untied if ROBUST[way.rule].rotates], ids=str)
+
+
+@moving
+@law(
+    needs=(Aggregate,),
+    thrift=3,
+    rows=lambda way: _in_general_position(way),
+    shift=st.integers(-40, 40),
+    exponent=st.integers(-12, 12),
+)
+def test_moving_and_stretching_all_moves_and_stretches_the_result(
+    implementation: Subject, way: Way, rows: Rows, shift: int, exponent: int
+) -> None:
+    """Adding the same vector to all contributions adds it to the result; a common factor, also a negative one, too.
+
+    Clause: 4.8. Catches: planted.ClipsNorms, planted.PullsTowardsZero.
+    """
+    factor = math.ldexp(-1.0 if exponent % 2 and ROBUST[way.rule].negates else 1.0, exponent)
+    wanted = _point(implementation, way, rows) * factor + shift
+    got = _point(implementation, way, rows * factor + shift)
+    _require_same_point(got, wanted, abs(factor) + abs(shift) * 1e-3, f"times {factor}, plus {shift}")
+
+
+@turning
+@law(needs=(Aggregate,), thrift=3, rows=lambda way: _in_general_position(way), seed=st.integers(0, 2**16))
+def test_turning_all_turns_the_result(implementation: Subject, way: Way, rows: Rows, seed: int) -> None:
+    """Rotating all contributions rotates the result, for rules that look at distances only.
+
+    Clause: 4.8. Catches: planted.MedianOfEachCoordinate.
+    """
+    size = rows.shape[1]
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]
+    wanted = _point(implementation, way, rows) @ rotation
+    _require_same_point(_point(implementation, way, rows @ rotation), wanted, 1.0, "rotated")

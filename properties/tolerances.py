@@ -1,0 +1,39 @@
+"""How far a result may be from the exact one: every tolerance of the suite, derived from n, d and dtype.
+
+Written without a look at the core. Wherever a law is exact, its property compares bits and none of this is used.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Final
+
+__all__ = ["NEAR", "ROUNDOFF", "WIDE", "bound_slack", "mean_tolerance", "rounding"]
+
+ROUNDOFF: Final = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+LEAST: Final = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
+# Clause 0.9: half precision is accumulated in float32 at least.
+WIDE: Final = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
+# A score or a share that is computed from a handful of float64 operations.
+NEAR: Final = 1e-12
+
+
+def mean_tolerance(dtype: str, *, count: int, top: float) -> Fraction:
+    """How far any sensible order of summing leaves a mean of ``count`` values up to ``top`` from the exact one.
+
+    Products, sums and a quotient in the wide type (n + 2 roundings of at most top each, Higham 2002, section 4.2), and
+    one rounding to ``dtype`` at the end; twice of that, since masses are rounded too.
+    """
+    wide = 2 * (count + 2) * ROUNDOFF[WIDE[dtype]]
+    return Fraction((wide + ROUNDOFF[dtype]) * top) + 2 * Fraction(LEAST[dtype])
+
+
+def rounding(dtype: str, *, top: float, size: int) -> float:
+    """Euclidean norm of the rounding of ``size`` values up to ``top`` to ``dtype``."""
+    return math.sqrt(max(size, 1)) * (ROUNDOFF[dtype] * top + LEAST[dtype])
+
+
+def bound_slack(dtype: str, *, top: float, size: int) -> float:
+    """What a proven bound may be missed by: the rounding of inputs' differences and of the output, a few times over."""
+    return 8.0 * rounding(dtype, top=top, size=size)
