@@ -20,7 +20,8 @@ from rich.table import Table
 from hqde_ref.errors import ConfigurationError, ScenarioError
 from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_all, summarise, write_folder
 from simulator.records import Finding, Run
-from simulator.scenario import Scenario, load_scenario
+from simulator.scenario import Scenario
+from simulator.scenario_reading import load_scenario
 from simulator.terminal import INTERRUPTED, NOT_DETERMINISTIC, run_app
 from simulator.trace import Trace, read_trace
 

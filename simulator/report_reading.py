@@ -24,7 +24,8 @@ from simulator.report_data import (
     SpanSeen,
     natural,
 )
-from simulator.scenario import Crash, Pause, Scenario, Slow, load_scenario
+from simulator.scenario import Crash, Pause, Scenario, Slow
+from simulator.scenario_reading import load_scenario
 from simulator.trace import Trace, read_trace
 
 __all__ = ["read_folder"]

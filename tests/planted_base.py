@@ -56,12 +56,16 @@ class InRounds(Planted):
     """Shows in aggregations only."""
 
     def before(self, request: Request) -> Request:
-        return self.sent(request) if isinstance(request, Aggregate) else request
+        return self.sent(request) if self._shows_in(request) else request
 
     def after(self, request: Request, reply: Reply) -> Reply:
-        if isinstance(request, Aggregate) and isinstance(reply, Aggregated):
+        if self._shows_in(request) and isinstance(reply, Aggregated):
             return self.got(request, reply)
         return reply
+
+    def _shows_in(self, request: Request) -> bool:
+        here = isinstance(request, Aggregate)
+        return here and (self.ways is None or (request.rule, request.topology) in self.ways)
 
     def sent(self, request: Aggregate) -> Aggregate:
         return request

@@ -8,7 +8,7 @@ import pytest
 
 from hqde_ref.messages import Accepted
 from simulator.execution import conclude, exit_code, run_all
-from simulator.scenario import load_scenario
+from simulator.scenario_reading import load_scenario
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 

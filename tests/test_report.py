@@ -19,7 +19,7 @@ from simulator.report import write_report
 from simulator.report_data import natural
 from simulator.report_time import format_seconds, plan_scale
 from simulator.runner import run_variant
-from simulator.scenario import parse_scenario
+from simulator.scenario_reading import parse_scenario
 from simulator.trace import Trace, read_trace
 from simulator.worlds import SimulatedWorld
 

@@ -12,7 +12,7 @@ import pytest
 from simulator.records import Variant
 from simulator.report import write_report
 from simulator.runner import run_variant
-from simulator.scenario import parse_scenario
+from simulator.scenario_reading import parse_scenario
 from simulator.worlds import SimulatedWorld
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'hqde-ref[test]'")

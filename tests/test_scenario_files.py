@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hqde_ref.errors import ScenarioError
-from simulator.scenario import Scenario, load_scenario, parse_scenario
+from simulator.scenario import Scenario
+from simulator.scenario_reading import load_scenario, parse_scenario
 from simulator.streams import stream
 from simulator.targets import Fixed, FixedPercent, choose_targets, target_count
 

@@ -17,7 +17,8 @@ from hqde_ref.messages import Accepted
 from simulator.checkers import check_agreement, check_fired, check_run
 from simulator.execution import conclude, exit_code, run_all
 from simulator.records import Run
-from simulator.scenario import Scenario, load_scenario, parse_scenario
+from simulator.scenario import Scenario
+from simulator.scenario_reading import load_scenario, parse_scenario
 from simulator.trace import Trace, read_trace
 
 BASE = """
