@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.centres import is_wide_sample, work_dtype
-from hqde_ref.core.kernels.rows import choose_block_length, require_finite
+from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_finite
 
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
@@ -36,7 +36,7 @@ def centred_blocks(
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
-    for pieces in zip(*(torch.split(row, step) for row in rows), strict=True):
+    for pieces in cut_blocks(rows, step):
         size = pieces[0].numel()
         block = buffer[: len(rows) * size].view(len(rows), size)
         if plain:
