@@ -11,12 +11,12 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.data import FAR, HARD, Case
-from benchmarks.hosts import start_hosts
-from benchmarks.measure import Row, measure_case
+from benchmarks.hosts import Host, start_hosts
+from benchmarks.measure import Row, kind_of, measure_case
 from benchmarks.memory import memory_rows
 
 TIMED = ("mean", "exact_mean", "median", "trimmed_mean", "geometric_median", "krum", "mda", "nnm_gm", "leave_one_out")
@@ -45,12 +45,10 @@ def plan_cases(only: Sequence[str], *, quick: bool) -> list[Case]:
     return cases
 
 
-def run(only: Sequence[str], *, quick: bool) -> list[Row]:
-    """All rows of the named benches; progress goes to a terminal."""
+def run(only: Sequence[str], *, quick: bool, save: Callable[[list[Row]], None]) -> list[Row]:
+    """All rows of the named benches, saved after each case; progress goes to a terminal."""
     rows: list[Row] = []
     cases = plan_cases(only, quick=quick)
-    rounds, budget_s = (3, 0.5) if quick else (7, 4.0)
-    skip = ("compiled",) if quick else ()
     for threads in (1, 2) if cases else ():
         hosts, lines = start_hosts(threads=threads)
         if threads == 1:
@@ -59,9 +57,8 @@ def run(only: Sequence[str], *, quick: bool) -> list[Row]:
         try:
             for place, case in enumerate(cases, 1):
                 _progress(f"[{place}/{len(cases)}] {case.bench} n={case.n} d={case.d:.0e} on {threads} thread(s)")
-                # Compiling takes longer than all else of a quick run: there, the median alone shows it.
-                skipped = () if case.bench == "median" and case.n == 8 else skip
-                rows += measure_case(hosts, case, threads=threads, rounds=rounds, budget_s=budget_s, skip=skipped)
+                rows += _measure(hosts, case, threads=threads, quick=quick, so_far=rows)
+                save(rows)
         finally:
             for host in hosts:
                 host.stop()
@@ -71,7 +68,22 @@ def run(only: Sequence[str], *, quick: bool) -> list[Row]:
     if "rounds" in only:
         rows += _rounds(quick)
     _progress("")
+    save(rows)
     return rows
+
+
+def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so_far: Sequence[Row]) -> list[Row]:
+    same = [
+        row
+        for row in so_far
+        if (row["bench"], row["n"], row["d"]) == (case.bench, case.n, case.d) and kind_of(row) == case.kind
+    ]
+    # Compiling takes longer than all else of a quick run: there, the median alone shows it.
+    skip = ("compiled",) if quick and (case.bench != "median" or case.n != 8) else ()
+    rounds, budget_s = (3, 0.3) if quick else (5, 1.5)
+    return measure_case(
+        hosts, case, threads=threads, rounds=rounds, budget_s=budget_s, skip=skip, known=same if threads > 1 else ()
+    )
 
 
 def _rounds(quick: bool) -> list[Row]:
@@ -102,8 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.json.parent.is_dir():
         print(f"{options.json.parent} is no folder; make it or name another file", file=sys.stderr)
         return MISUSE
-    rows = run(options.only, quick=options.quick)
-    options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+    def save(rows: list[Row]) -> None:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+    rows = run(options.only, quick=options.quick, save=save)
     print(f"{len(rows)} rows in {options.json}")
     return 0
 

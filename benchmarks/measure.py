@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import PLAIN, Case
+from benchmarks.data import FAR, HARD, PLAIN, Case
 from benchmarks.hosts import Host, HostFailed
 
-__all__ = ["Row", "measure_case"]
+__all__ = ["Row", "kind_of", "measure_case"]
 
 _CONVERGED = 1e-4
 _ITERATED = ("geometric median", "mixed geometric median")
@@ -38,25 +38,38 @@ class _Entry:
 
 
 def measure_case(
-    hosts: Sequence[Host], case: Case, *, threads: int, rounds: int, budget_s: float, skip: Sequence[str] = ()
+    hosts: Sequence[Host],
+    case: Case,
+    *,
+    threads: int,
+    rounds: int,
+    budget_s: float,
+    skip: Sequence[str] = (),
+    known: Sequence[Row] = (),
 ) -> list[Row]:
     """The rows of one case.
 
     Args:
         rounds: how often each is called, if that takes no longer than ``budget_s`` for it; at least once.
         skip: variants that do not take part.
+        known: rows of the same case on another number of threads; whoever has one is not judged again.
     """
     entries, rows = _begin(hosts, case, skip, threads)
     for _ in range(rounds):
         for entry in entries:
             if not entry.trouble and sum(entry.seconds) < budget_s:
                 _call(entry, threads)
-    errors = _judge(hosts, entries)
+    errors = _known_errors(entries, known) if known else _judge(hosts, entries)
     for entry, error in zip(entries, errors, strict=True):
         rows.append(_row(case, threads, entry, error))
     for host in {id(host): host for host in (*hosts[:1], *(entry.host for entry in entries))}.values():
         _quietly(host, "end")
     return rows
+
+
+def kind_of(row: Row) -> str:
+    """The kind of data of a row, which its note names unless it is the plain one."""
+    return next((part for part in str(row["note"]).split("; ") if part in (HARD, FAR)), PLAIN)
 
 
 def _begin(hosts: Sequence[Host], case: Case, skip: Sequence[str], threads: int) -> tuple[list[_Entry], list[Row]]:
@@ -91,6 +104,9 @@ def _judge(hosts: Sequence[Host], entries: Sequence[_Entry]) -> list[float | Non
     with tempfile.TemporaryDirectory() as folder:
         known: dict[str, tuple[str, float]] = {}
         for entry in entries:
+            if entry.trouble:
+                errors.append(None)
+                continue
             try:
                 if entry.oracle not in known:
                     path = str(Path(folder) / f"{len(known)}.pt")
@@ -101,6 +117,11 @@ def _judge(hosts: Sequence[Host], entries: Sequence[_Entry]) -> list[float | Non
                 entry.trouble = entry.trouble or str(error)
                 errors.append(None)
     return errors
+
+
+def _known_errors(entries: Sequence[_Entry], known: Sequence[Row]) -> list[float | None]:
+    found = {(row["who"], row["note"].split("; ")[0]): row["error"] for row in known}
+    return [found.get((entry.who, entry.variant)) for entry in entries]
 
 
 def _quietly(host: Host, do: str) -> None:

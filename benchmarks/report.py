@@ -16,7 +16,8 @@ from typing import Any
 import numpy
 import torch
 
-from benchmarks.measure import Row
+from benchmarks.data import PLAIN
+from benchmarks.measure import Row, kind_of
 from benchmarks.targets import Verdict, judge_targets
 
 __all__ = ["main", "plot", "write_report"]
@@ -72,7 +73,9 @@ def _row_table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        case = [r for r in rows if all(r[key] == row[key] for key in ("bench", "n", "d")) and _kind(r) == _kind(row)]
+        case = [
+            r for r in rows if all(r[key] == row[key] for key in ("bench", "n", "d")) and kind_of(r) == kind_of(row)
+        ]
         base = next((r["seconds"] for r in case if r["who"] == "hqde_ref" and r["note"].startswith("list")), None)
         times = f"{row['seconds'] / base:.2f}" if row["seconds"] and base else ""
         ms = f"{row['seconds'] * 1e3:.2f}" if row["seconds"] else ""
@@ -85,11 +88,6 @@ def _row_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kind(row: Row) -> str:
-    """What the note says of the data."""
-    return "; ".join(part for part in str(row["note"]).split("; ") if part.startswith("offset"))
-
-
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Time in reads of everybody, one panel a bench, on one thread."""
     import matplotlib
@@ -97,7 +95,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [r for r in rows if r["threads"] == 1 and r["reads"] and not _kind(r) and "failed" not in r["note"]]
+    shown = [r for r in rows if r["threads"] == 1 and r["reads"] and kind_of(r) == PLAIN and "failed" not in r["note"]]
     benches = list(dict.fromkeys(r["bench"] for r in shown if not r["bench"].startswith("large_n")))
     if not benches:
         return
