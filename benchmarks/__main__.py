@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.data import FAR, HARD, Case
+from benchmarks.data import FAR, HARD, NEAR, Case
 from benchmarks.hosts import Host, start_hosts
 from benchmarks.measure import Row, kind_of, measure_case
 from benchmarks.memory import memory_rows
@@ -38,7 +38,7 @@ def plan_cases(only: Sequence[str], *, quick: bool) -> list[Case]:
     if "geometric_median" in only:
         cases += [Case(bench="geometric_median", n=16, d=length, faulty=4, kind=kind) for kind in (HARD, FAR)]
     if "krum" in only:
-        cases += [Case(bench="krum", n=n, d=length, faulty=n // 4, kind=HARD) for n in (16, 32)]
+        cases += [Case(bench="krum", n=n, d=length, faulty=n // 4, kind=NEAR) for n in (16, 32)]
     if "large_n" in only:
         n, d = (200, 2_000) if quick else (1_000, 10_000)
         cases += [Case(bench=f"large_n {rule}", n=n, d=d, faulty=n // 4) for rule in LARGE]

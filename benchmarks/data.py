@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["FAR", "HARD", "PLAIN", "Case", "Rows", "make_rows"]
+__all__ = ["FAR", "HARD", "KINDS", "NEAR", "PLAIN", "Case", "Rows", "make_rows"]
 
 PLAIN = "plain"
 HARD = "offset 1, scatter 1e-3"
 FAR = "offset 1, scatter 1e-3, outliers 1e30"
+NEAR = "offset 1, scatter 1e-3, no outliers"
+KINDS = (PLAIN, HARD, FAR, NEAR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Case:
 
     faulty: how many rows are outliers, and what the rules are told.
     kind: PLAIN (standard normal, outliers 50 times as long), HARD (offset 1, scatter 1e-3, outliers as far off again as
-        the offset) or FAR (the same with outliers of 1e30).
+        the offset), FAR (the same with outliers of 1e30) or NEAR (the same with none, so a selection is close).
     """
 
     bench: str
@@ -50,6 +52,8 @@ class Rows:
 
 def outliers(case: Case) -> set[int]:
     """Which rows are outliers: spread over the order of arrival."""
+    if case.kind == NEAR:
+        return set()
     order = torch.randperm(case.n, generator=torch.Generator().manual_seed(case.seed + 1)).tolist()
     return set(order[: case.faulty])
 

@@ -39,6 +39,13 @@ class Host:
             text=True,
             env=environment,
         )
+
+    def wait(self) -> None:
+        """Wait until it can be asked; one that cannot is ended.
+
+        Raises:
+            HostFailed: it did not start, for the reason said.
+        """
         try:
             self._answer()
         except HostFailed:
@@ -94,10 +101,17 @@ def start_hosts(*, threads: int) -> tuple[list[Host], list[str]]:
     """Ours first, then the peers; and a line for each that cannot take part."""
     peers, missing = installed_peers()
     lines = [f"{name}: not installed (make peers); the rest goes on without it" for name in missing]
-    hosts = [Host("hqde_ref", sys.executable, threads=threads)]
-    for name, python in peers.items():
+    names = {"hqde_ref": sys.executable, **peers}
+    started = [Host(name, python, threads=threads) for name, python in names.items()]
+    hosts = []
+    for host in started:
         try:
-            hosts.append(Host(name, python, threads=threads))
+            host.wait()
+            hosts.append(host)
         except HostFailed as error:
+            if host is started[0]:
+                for other in started[1:]:
+                    other.stop()
+                raise
             lines.append(f"{error}; the rest goes on without it")
     return hosts, lines

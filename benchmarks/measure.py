@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import FAR, HARD, PLAIN, Case
+from benchmarks.data import KINDS, PLAIN, Case
 from benchmarks.hosts import Host, HostFailed
 
 __all__ = ["Row", "kind_of", "measure_case"]
@@ -69,7 +69,7 @@ def measure_case(
 
 def kind_of(row: Row) -> str:
     """The kind of data of a row, which its note names unless it is the plain one."""
-    return next((part for part in str(row["note"]).split("; ") if part in (HARD, FAR)), PLAIN)
+    return next((part for part in str(row["note"]).split("; ") if part in KINDS), PLAIN)
 
 
 def _begin(hosts: Sequence[Host], case: Case, skip: Sequence[str], threads: int) -> tuple[list[_Entry], list[Row]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.data import FAR, HARD, PLAIN
+from benchmarks.data import FAR, HARD, NEAR, PLAIN
 from benchmarks.measure import Row, kind_of
 
 __all__ = ["Verdict", "judge_targets"]
@@ -145,13 +145,13 @@ def _geometric(rows: Sequence[Row]) -> Iterator[Verdict]:
 def _krum(rows: Sequence[Row]) -> Iterator[Verdict]:
     for size, case in _cases(rows, "krum"):
         yield from _times("Multi-Krum, list", size, 3.0, _ours(case, "list"), _peers(case))
-    for size, case in _cases(rows, "krum", HARD):
+    for size, case in _cases(rows, "krum", NEAR):
         ours = _ours(case, "list")
         if ours is not None:
             wrong = [row["who"] for row in _peers(case) if row["error"] is None or row["error"] > _EXACT]
             error = ours["error"]
             yield Verdict(
-                target=f"Multi-Krum selects exactly ({HARD})",
+                target=f"Multi-Krum selects exactly ({NEAR})",
                 size=size,
                 wanted="the oracle's rows",
                 measured=f"error {error:.0e}; wrong rows: {', '.join(wrong) or 'nobody'}",
