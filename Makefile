@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check laws bench peers clean
+.PHONY: help setup demo test live check laws bench peers clean
 
 help:  ## Say what can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: setup  ## Run a scenario in virtual time and on real Ray, verify the refer
 
 test: setup  ## Run all tests, live Ray included
 	$(BIN)/python -m pytest -n 2
+
+live: setup  ## Run the long fault tests on real processes
+	$(BIN)/python -m pytest -n 0 -m live
 
 check: setup  ## Lint, format, types, and who may import whom
 	$(BIN)/ruff check .

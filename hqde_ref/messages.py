@@ -63,7 +63,8 @@ class Contribution:
     """What a worker sends in a round (clause 4.10: nothing it says of itself is believed).
 
     Attributes:
-        payloads: the packed vector, cut into the round's shards (one in a flat round).
+        payloads: the packed vector, cut into the round's shards (one in a flat round). A crowd's members share theirs:
+            each payload holds the rows of all of them, and ``row`` says which is this one's.
         layout: fingerprint of the layout of the whole vector.
         digests: xxh3-128 of each payload's bytes as the sender had them (clause 6.8).
         mass: the weight it asks for under a weighted mean.
@@ -84,6 +85,7 @@ class Contribution:
     loss: float | None
     efficiency: float
     accuracy: float | None = None
+    row: int | None = None
 
 
 @message
@@ -121,6 +123,7 @@ class Policy:
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
             long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance.
         round_within_s: the whole round's time; training may take ``train_share`` of it.
+        hedge_after_s: how long an aggregator may be silent before its work also goes to another.
     """
 
     rule: str = "geometric_median"
@@ -134,6 +137,7 @@ class Policy:
     outlier_factor: float | None = 3.0
     round_within_s: float = 5.0
     train_share: float = 0.6
+    hedge_after_s: float = 0.5
 
 
 @message
@@ -230,13 +234,53 @@ class Train:
 
 
 @message
+class Muster:
+    """Ask a crowd to have its members train, to look at what they give, and to keep it for this round.
+
+    Attributes:
+        members, slices: who trains, and on which rows of the training data.
+        layout: of the whole vector; members give it in one piece.
+        arenas: give the rows of all usable members, cut into ``shards``; else they stay with the crowd.
+    """
+
+    round: int
+    base: tuple[str, ...]
+    members: tuple[str, ...]
+    slices: tuple[tuple[int, int], ...]
+    steps: int
+    shards: int
+    layout: Layout
+    weighting: str
+    arenas: bool
+
+
+@message
+class Subtotal:
+    """Ask a crowd for the exact partial sum of these of its members (see ``Combine``).
+
+    Attributes:
+        shard, shards: which piece of their vectors, of how many; ``layout`` is its own, ``whole`` that of the vectors.
+    """
+
+    round: int
+    shard: int
+    shards: int
+    layout: Layout
+    whole: Layout
+    workers: tuple[str, ...]
+    masses: tuple[float, ...]
+    grid: tuple[int, ...]
+
+
+@message
 class Claim:
-    """A contribution as its receiver must check it."""
+    """A contribution, or an arena of ``rows`` of them, as its receiver must check it."""
 
     worker: str
     payload: Payload
     digest: str
     layout: str
+    rows: int = 1
 
 
 @message
@@ -324,6 +368,7 @@ class Resolve:
     """Reject outliers and apply a robust rule to these rows, at one node that holds them all (clause 4.4).
 
     Attributes:
+        places: where each worker's row stands among the rows of all payloads; None: in order, one a payload.
         faulty_max: how many of the rows may hold anything.
         dropped: how many contributions were rejected as outliers before: the bound counts them.
     """
@@ -337,15 +382,17 @@ class Resolve:
     rejections_max: int
     outlier_factor: float | None
     dropped: int = 0
+    places: tuple[int, ...] | None = None
 
 
 @message
 class PartialGram:
-    """Inner products of the rows within one shard, around their coordinate-wise lower median (clause 3.8)."""
+    """Inner products of the rows within one shard, around one of them (clause 3.8); ``places`` as in ``Resolve``."""
 
     round: int
     layout: Layout
     rows: tuple[Payload, ...]
+    places: tuple[int, ...] | None = None
 
 
 @message
@@ -377,11 +424,13 @@ class Weigh:
 
 @message
 class Blend:
-    """Combine the rows of one shard around their lower median; integer entries by the lower median of those kept.
+    """Combine the rows of one shard around one of them; integer entries by the lower median of those kept.
 
     Attributes:
         multipliers: one a row.
         kept: indices of the rows that were not rejected.
+        centre: the row that the shard's Gram matrix was made around.
+        places: as in ``Resolve``.
     """
 
     round: int
@@ -389,6 +438,8 @@ class Blend:
     rows: tuple[Payload, ...]
     multipliers: tuple[float, ...]
     kept: tuple[int, ...]
+    centre: int
+    places: tuple[int, ...] | None = None
 
 
 @message
@@ -455,6 +506,27 @@ class Adopted:
 
 
 @message
+class Mustered:
+    """What a crowd's members contributed, and what the crowd found when it looked at it.
+
+    Attributes:
+        contributions: of the usable members, without payloads; ``row`` counts the rows of the arenas.
+        tops: of each, the largest magnitude in every float block of the whole layout.
+        arenas, digests: one a shard, if they were asked for and anybody is usable.
+    """
+
+    crowd: str
+    round: int
+    incarnation: int
+    contributions: tuple[Contribution, ...]
+    tops: tuple[tuple[float, ...], ...]
+    rejected: Mapping[str, str]
+    missing: Mapping[str, str]
+    arenas: tuple[Payload, ...]
+    digests: tuple[str, ...]
+
+
+@message
 class Screened:
     """One finding a claim, in their order."""
 
@@ -493,9 +565,10 @@ class Mapped:
 
 @message
 class GramPart:
-    """A partial Gram matrix, (n, n) float64 as bytes."""
+    """A partial Gram matrix, (n, n) float64 as bytes; ``centre`` is the row it was made around, None for a sum."""
 
     payload: Payload
+    centre: int | None = None
 
 
 @message
@@ -557,6 +630,252 @@ class Failed:
 
 
 UNKNOWN = "unknown: this node has adopted no state yet"
+LATE = Failed(reason="late", definite=False)  # the call is still out: an equal one joins it
+CRASHED = Failed(reason="crashed", definite=True)
+
+
+# ------------------------------------------------------------------------------------------------ the weight store
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Version:
+    """When a value was written: by the writer's clock, and for equal clocks by the writer's name. Totally ordered."""
+
+    counter: int
+    writer: str
+
+
+@message
+class Copy:
+    """What a store says that it holds for a key; the bytes are not in it."""
+
+    key: str
+    version: Version
+    digest: str
+
+
+@message
+class Standing:
+    """Who answers, and which stores it has seen come back empty.
+
+    Attributes:
+        rejoined: (store, incarnation) of every store that was brought up to date with this one's help. What such a
+            store had acknowledged in an earlier incarnation counts no more.
+    """
+
+    store: str
+    incarnation: int
+    rejoined: tuple[tuple[str, int], ...]
+
+
+@message
+class Look:
+    """Which version of the key does this store hold? With ``whole`` it reads the bytes, and fails if they are damaged.
+
+    A store that has not joined the plan of this epoch fails.
+    """
+
+    epoch: int
+    key: str
+    whole: bool
+
+
+@message
+class Put:
+    """Keep this value unless a newer one is there. ``epoch`` None: part of bringing the store up to date."""
+
+    epoch: int | None
+    key: str
+    version: Version
+    payload: Payload
+    digest: str
+
+
+@message
+class Get:
+    """Give the value of the key, if it is whole and not older than ``least``."""
+
+    key: str
+    least: Version
+
+
+@message
+class Report:
+    """Say how you stand."""
+
+
+@message
+class List:
+    """Which copies do you hold that ``store`` should have too? It comes back, or is new, in this incarnation.
+
+    Attributes:
+        stores, copies: of the plan, from which the node finds the keys that are placed on ``store``.
+        after: only keys after this one, in order; None starts. At most ``limit`` are listed.
+    """
+
+    epoch: int
+    store: str
+    incarnation: int
+    stores: tuple[str, ...]
+    copies: int
+    after: str | None
+    limit: int
+
+
+@message
+class Expect:
+    """Never serve anything older than these, even before their bytes have come."""
+
+    incarnation: int
+    copies: tuple[Copy, ...]
+
+
+@message
+class Serve:
+    """Join the plan of this epoch: from now on answers count.
+
+    Attributes:
+        incarnation: which was brought up to date; None: whoever served the plan just before, and gains no key.
+        rejoined: what the stores that helped know about others.
+    """
+
+    epoch: int
+    incarnation: int | None
+    rejoined: tuple[tuple[str, int], ...]
+
+
+@message
+class Looked:
+    """The version held and its digest; None where there is no copy."""
+
+    by: Standing
+    version: Version | None
+    digest: str | None
+
+
+@message
+class Stored:
+    """This store holds that version of the key, or a newer one."""
+
+    by: Standing
+    key: str
+    version: Version
+
+
+@message
+class Found:
+    """The value of a key as this store holds it; its digest was checked."""
+
+    by: Standing
+    key: str
+    version: Version
+    digest: str
+    payload: Payload
+
+
+@message
+class Reported:
+    """How a store stands. ``epoch`` is of the plan it has joined, None if none: it does not serve."""
+
+    by: Standing
+    epoch: int | None
+    keys: int
+
+
+@message
+class Listed:
+    """A page of copies, by key; ``more`` says that others follow."""
+
+    by: Standing
+    copies: tuple[Copy, ...]
+    more: bool
+
+
+@message
+class Expected:
+    """Keys of which this store has no whole copy yet."""
+
+    by: Standing
+    missing: tuple[str, ...]
+
+
+@message
+class Serving:
+    """The store has joined the plan of this epoch."""
+
+    by: Standing
+    epoch: int
+
+
+@message
+class Acknowledged:
+    """A write that a write quorum holds: it survives every fault that leaves a read quorum (clause 2.7)."""
+
+    key: str
+    version: Version
+    stores: tuple[str, ...]
+
+
+@message
+class NotAcknowledged:
+    """A write that too few stores confirmed.
+
+    Attributes:
+        version: None when nothing was sent, so the write did not happen. Else it may or may not survive: a later read
+            returns it, or what was there before, and once it was returned it stays.
+        stores: who confirmed.
+    """
+
+    key: str
+    version: Version | None
+    stores: tuple[str, ...]
+    reason: str
+
+
+@message
+class Value:
+    """What a read returns: the newest version, which a write quorum now holds. ``repaired`` were brought up to it."""
+
+    key: str
+    version: Version
+    digest: str
+    payload: Payload
+    repaired: tuple[str, ...]
+
+
+@message
+class Absent:
+    """A read quorum has never heard of this key: an error that names it (clause 2.8)."""
+
+    key: str
+    reason: str
+
+
+@message
+class Unavailable:
+    """A read that found no quorum in time. It says nothing about the key."""
+
+    key: str
+    reason: str
+
+
+@message
+class Joined:
+    """A store serves again. ``behind``: keys whose bytes could not be had yet; it does not serve those."""
+
+    store: str
+    incarnation: int
+    epoch: int
+    keys: int
+    behind: tuple[str, ...]
+
+
+@message
+class NotJoined:
+    """A store that does not serve, and why."""
+
+    store: str
+    reason: str
 
 
 # ------------------------------------------------------------------------------------------------ foreign requests
@@ -693,6 +1012,100 @@ class Trained:
 
 
 @message
+class StoreOpen:
+    """Start a weight store of so many stores, all empty, that keeps ``copies`` of each key. One a node."""
+
+    stores: int
+    copies: int
+
+
+@message
+class StoreOpened:
+    """The stores' names, for faults."""
+
+    stores: tuple[str, ...]
+
+
+@message
+class StorePut:
+    """Write these tensors under this key."""
+
+    key: str
+    tensors: Mapping[str, Tensor]
+
+
+@message
+class StoreWritten:
+    """What became of a write. Not acknowledged: it may or may not survive."""
+
+    acknowledged: bool
+    reason: str | None = None
+
+
+@message
+class StoreGet:
+    """Read a key: ``StoreFound``, ``StoreAbsent`` (an error that names the key), or ``StoreUnavailable``."""
+
+    key: str
+
+
+@message
+class StoreFound:
+    """The newest acknowledged value."""
+
+    tensors: Mapping[str, Tensor]
+
+
+@message
+class StoreAbsent:
+    """There is no such key."""
+
+    reason: str
+
+
+@message
+class StoreUnavailable:
+    """Too few stores answer to tell."""
+
+    reason: str
+
+
+@message
+class StorePlace:
+    """Which stores keep this key?"""
+
+    key: str
+
+
+@message
+class StorePlaced:
+    """The stores of a key."""
+
+    stores: tuple[str, ...]
+
+
+@message
+class StoreFault:
+    """Do this to a store.
+
+    Attributes:
+        kind: ``kill`` (its memory is lost), ``restart`` (a killed one comes back and is brought up to date), ``stop``,
+            ``continue``, or ``damage`` (flip bits of its copy of ``key``).
+    """
+
+    kind: str
+    store: str
+    key: str | None = None
+
+
+@message
+class StoreFaulted:
+    """The fault took effect, or not: there was nothing to damage, or nobody to bring a store up to date from."""
+
+    fired: bool
+
+
+@message
 class Misused:
     """The implementation refused a request as nonsensical; the sentence is its own (clause 0.7)."""
 
@@ -708,11 +1121,16 @@ Reply: TypeAlias = Any
 
 @message
 class Call:
-    """A request to a node. An equal call joins the one in flight; another attempt is another call."""
+    """A request to a node. An equal call joins the one in flight; another attempt is another call.
+
+    Attributes:
+        until: when the request's payloads need no longer be waited for; None: when the ask ends that sends it.
+    """
 
     node: str
     request: Request
     attempt: int = 0
+    until: float | None = dataclasses.field(default=None, compare=False)
 
 
 @message
@@ -834,9 +1252,11 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Forge(base=base):
             return len(base)
+        case Muster(arenas=True, shards=shards):
+            return shards
         case Map(parts=parts):
             return len(parts)
-        case Reduce() | Assemble() | Combine() | Resolve() | PartialGram() | AddGrams() | Blend():
+        case Reduce() | Assemble() | Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Blend() | Get():
             return 1
         case _:
             return 0

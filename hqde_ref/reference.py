@@ -50,6 +50,8 @@ from hqde_ref.messages import (
 )
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps
+from hqde_ref.reference_store import STORE_REQUESTS, ReferenceStore
+from hqde_ref.rounds.asking import Desk
 from hqde_ref.rounds.flat import flat_round
 from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.plans import RoundPlan, Seat
@@ -72,7 +74,9 @@ class Reference:
 
     name = "reference"
     version = hqde_ref.__version__
-    supports: frozenset[type] = frozenset({Aggregate, PlanTree, PlanSplit, PlanShare, Observe, TrainSteps})
+    supports: frozenset[type] = (
+        frozenset({Aggregate, PlanTree, PlanSplit, PlanShare, Observe, TrainSteps}) | STORE_REQUESTS
+    )
 
     @property
     def rules(self) -> frozenset[tuple[str, str]]:
@@ -82,7 +86,7 @@ class Reference:
         return frozenset({(name, "flat") for name in RULES} | means | shardable)
 
     def start(self) -> Node:
-        """A node; it keeps nothing between requests."""
+        """A node; it keeps nothing between requests, but for its weight store."""
         return _ReferenceNode()
 
     def stop(self) -> None:
@@ -92,8 +96,14 @@ class Reference:
 class _ReferenceNode:
     """Answers foreign requests; misuse becomes ``Misused`` with the error's own sentence (clause 0.7)."""
 
+    def __init__(self) -> None:
+        self._store: ReferenceStore | None = None
+
     def perform(self, request: Request, /) -> Reply:
         try:
+            if type(request) in STORE_REQUESTS:
+                self._store = self._store or ReferenceStore()
+                return self._store.perform(request)
             return _answer(request)
         except HqdeError as error:
             return Misused(error=type(error).__name__, sentence=str(error))
@@ -147,7 +157,8 @@ def _aggregate(request: Aggregate) -> Reply:
         steps=0,
     )
     runtime = Local([AggregatorSpec(name=_AGGREGATOR)])
-    verdict = _STORIES[policy.topology](runtime, plan, gathered, seats=[_AGGREGATOR], until=math.inf)
+    desk = Desk(runtime=runtime, plan=plan, seats=[_AGGREGATOR], until=math.inf)
+    verdict = _STORIES[policy.topology](desk, gathered)
     strangers = {worker: "not a member of this round" for worker in by_worker if worker not in members}
     rejected = {**verdict.rejected, **strangers}
     if not isinstance(verdict, Accepted):

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import target
 
 from properties.declaring import Way
-from properties.laws import aggregate, flat_row, require_layout, result_in
+from properties.laws import aggregate, coarsest, flat_row, result_in
 from properties.liars import Lied
 from properties.robust_rules import kappa_after
 from properties.subject import Subject
@@ -26,7 +26,6 @@ def require_within_bound(implementation: Subject, way: Way, case: Lied) -> None:
         implementation, way, case.updates, layout=case.layout, faulty_max=case.faulty_max, members=case.members
     )
     result = result_in(reply, implementation)
-    require_layout(result, case.layout, "the result")
     honest, point = case.honest_rows(), flat_row(result, case.layout)
     mean = honest.mean(axis=0)
     error = float(np.linalg.norm(point - mean))
@@ -34,7 +33,7 @@ def require_within_bound(implementation: Subject, way: Way, case: Lied) -> None:
     # Rejecting more than clause 4.4 allows loosens no bound.
     dropped = min(len(reply.rejected or ()), max(0, case.faulty_max - len(case.silent)))
     kappa = kappa_after(way.rule, arrived=len(case.updates), faulty_max=case.faulty_max, dropped=dropped)
-    slack = bound_slack(case.layout.entries[0].dtype, top=float(np.abs(honest).max()), size=honest.shape[1])
+    slack = bound_slack(coarsest(result, case.layout), top=float(np.abs(honest).max()), size=honest.shape[1])
     bound = math.sqrt(kappa) * deviation
     if deviation > 0 and math.isfinite(error):
         target(error / bound, label="error over bound")

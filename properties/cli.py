@@ -67,6 +67,7 @@ def run(
     profile: Annotated[str, typer.Option(help="smoke, standard or deep: how hard to search.")] = "standard",
     seed: Annotated[int, typer.Option(help="The same seed gives the same examples.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    report_dir: Annotated[Path | None, typer.Option("--report", help="Write a Markdown page into this folder.")] = None,
     known_failures: Annotated[Path | None, typer.Option(help="Names that are expected to fail, one a line.")] = None,
     in_process: Annotated[bool, typer.Option("--in-process", help="No guarded child process.")] = False,
     python: Annotated[str | None, typer.Option(help="The interpreter of the child process.")] = None,
@@ -81,11 +82,13 @@ def run(
         raise ConfigurationError(
             setting="--json", wanted="a file in a folder that exists", got=str(json_file), do="make the folder first"
         )
+    if report_dir is not None and report_dir.exists() and not report_dir.is_dir():
+        raise ConfigurationError(setting="--report", wanted="a folder", got=str(report_dir), do="name another")
     with _started(implementation, python=python, in_process=in_process) as (subject, target):
         cases = select_cases(all_cases(), session.clauses)
         with _progress(len(cases)) as tell:
             report = run_session(session, subject, cases, tell=tell)
-    return _finish(report, target, json_file)
+    return _finish(report, target, json_file, report_dir)
 
 
 def _session(
@@ -144,12 +147,15 @@ def _progress(total: int) -> Iterator[Callable[[PropertyCase, Outcome | None], N
         yield tell
 
 
-def _finish(report: Report, target: str, json_file: Path | None) -> int:
+def _finish(report: Report, target: str, json_file: Path | None, folder: Path | None) -> int:
+    from properties.page import write_page
     from properties.printing import print_report
 
     if json_file is not None:
         json_file.write_text(json.dumps(as_document(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print_report(Console(), report, target)
+    if folder is not None:
+        print(f"Page: {write_page(report, target, folder)}")
     if report.interrupted:
         return INTERRUPTED
     statuses = [outcome.status for _, outcome in report.outcomes]

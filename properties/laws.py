@@ -6,6 +6,7 @@ not raises an ``AssertionError`` whose text a person can read without the code, 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -22,7 +23,7 @@ from properties.declaring import Way
 from properties.oracles import exact_mean
 from properties.showing import name_request, show_tensor
 from properties.subject import CannotTell, Fell, Subject, WatchedNode, was_stopped_by_wire
-from properties.tolerances import mean_tolerance
+from properties.tolerances import ROUNDOFF, coarser, mean_tolerance
 
 __all__ = [
     "aggregate",
@@ -138,10 +139,10 @@ def have_same_bits(one: Tensor, other: Tensor) -> bool:
 
 def require_bits(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
     """Both hold the same bits under the same names; zeros of either sign are equal, since a sum may give either."""
-    if list(got) != list(wanted):
+    if set(got) != set(wanted):
         raise AssertionError(f"{what}: got the names {list(got)}, wanted {list(wanted)}")
     for name, tensor in got.items():
-        if not have_same_bits(tensor + 0 if tensor.is_floating_point() else tensor, _unsigned(wanted[name])):
+        if not have_same_bits(_unsigned(tensor), _unsigned(wanted[name])):
             raise AssertionError(
                 f"{what}: {name!r} differs: got {show_tensor(tensor)}, wanted {show_tensor(wanted[name])}"
             )
@@ -181,16 +182,37 @@ def largest(tensors: Iterable[Tensor]) -> float:
 
 def require_mean(result: Mapping[str, Tensor], updates: Sequence[Update], layout: Layout) -> None:
     """Every float entry is the weighted mean of these contributions, within the rounding of any sensible summation."""
-    require_layout(result, layout, "the mean")
+    require_names(result, layout)
     for entry in layout.entries:
+        dtype = coarser(entry.dtype, dtype_of(result[entry.name]))
         top = largest(update.tensors[entry.name] for update in updates)
-        tolerance = mean_tolerance(entry.dtype, count=len(updates), top=top)
+        tolerance = mean_tolerance(dtype, count=len(updates), top=top)
         require_close(result[entry.name], exact_mean(updates, entry.name), tolerance, f"the mean of {entry.name!r}")
+
+
+def require_names(result: Mapping[str, Tensor], layout: Layout) -> None:
+    """Every entry of the layout is there, as large as declared; whether in its dtype is clause 0.2."""
+    for entry in layout.entries:
+        if entry.name not in result:
+            raise AssertionError(f"the result lacks {entry.name!r}")
+        if result[entry.name].numel() != math.prod(entry.shape):
+            shape = tuple(result[entry.name].shape)
+            raise AssertionError(f"{entry.name!r} of the result has shape {shape}, wanted {entry.shape}")
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """``"float32"``; float64 for what is no floating type, which rounds nothing away."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return name if name in ROUNDOFF else "float64"
+
+
+def coarsest(result: Mapping[str, Tensor], layout: Layout) -> str:
+    """The dtype whose rounding shows in a result: the layout's, or a coarser one that came instead."""
+    kinds = [dtype_of(tensor) for tensor in result.values()] + [entry.dtype for entry in layout.entries]
+    return functools.reduce(coarser, kinds)
 
 
 def flat_row(result: Mapping[str, Tensor], layout: Layout) -> npt.NDArray[np.float64]:
     """All float values of a result in the layout's order, float64."""
-    missing = [entry.name for entry in layout.entries if entry.name not in result]
-    if missing:
-        raise AssertionError(f"the result lacks {missing[0]!r}")
+    require_names(result, layout)
     return np.concatenate([result[entry.name].detach().double().reshape(-1).numpy() for entry in layout.entries])

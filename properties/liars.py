@@ -142,7 +142,7 @@ def lied_rounds(
         equal_honest: all honest send the same.
     """
     faulty_max = draw(st.integers(1 if lying else 0, most_faulty))
-    fewest = max(3 * faulty_max + 1, least(faulty_max))
+    fewest = max(3, 3 * faulty_max + 1, least(faulty_max))
     members = draw(st.integers(fewest, fewest + 5))
     liar_count = faulty_max if lying else draw(st.integers(0, faulty_max))
     room = members - max(2 * faulty_max + 1, least(faulty_max))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from properties.clauses import CLAUSES
 from properties.outcomes import STATUSES, Outcome, Status, worst
-from properties.session import Report, reproduce
+from properties.session import Report, failures, reproduce
 from properties.snippets import write_snippet
 from properties.suite import PropertyCase, all_cases
 
@@ -51,13 +51,15 @@ def print_clauses(console: Console) -> None:
 def print_report(console: Console, report: Report, target: str) -> None:
     """The table, the failures in full, and the sum."""
     console.print(f"[bold]{escape(report.name)} {escape(report.version)}[/] against {len(report.clauses())} clauses")
-    table = Table("clause", "level", "status", "properties", "because", header_style="bold")
+    table = Table("clause", "level", "status", "held", "because", header_style="bold")
     for clause, mine in report.clauses():
         status = worst(outcome.status for _, outcome in mine)
         held = sum(outcome.status in ("HOLDS", "FIXED") for _, outcome in mine)
-        table.add_row(clause.id, clause.level, _coloured(status), f"{held} of {len(mine)} hold", _because(status, mine))
+        asked = sum(outcome.status != "UNSUPPORTED" for _, outcome in mine)
+        count = f"{held} of {asked}" if asked else "-"
+        table.add_row(clause.id, clause.level, _coloured(status), count, _because(status, mine))
     console.print(table)
-    for cases in _failures(report):
+    for cases in failures(report):
         _print_failure(console, report, cases, target)
     counts = Counter(outcome.status for _, outcome in report.outcomes)
     listed = ", ".join(f"{counts[status]} {_coloured(status)}" for status in STATUSES if counts[status])
@@ -69,15 +71,6 @@ def _because(status: Status, mine: list[tuple[PropertyCase, Outcome]]) -> str:
         return "no property of this suite checks it yet"
     reasons = [outcome.because for _, outcome in mine if outcome.status == status and outcome.because]
     return escape(textwrap.shorten(reasons[0], 110, placeholder=" ...")) if reasons else ""
-
-
-def _failures(report: Report) -> list[list[tuple[PropertyCase, Outcome]]]:
-    """What is broken or failed to run, the runs of one property together."""
-    groups: dict[tuple[str, str], list[tuple[PropertyCase, Outcome]]] = {}
-    for case, outcome in report.outcomes:
-        if outcome.status in ("BROKEN", "ERROR"):
-            groups.setdefault((case.law.name, outcome.status), []).append((case, outcome))
-    return list(groups.values())
 
 
 def _print_failure(console: Console, report: Report, cases: list[tuple[PropertyCase, Outcome]], target: str) -> None:

@@ -19,7 +19,7 @@ from properties.outcomes import STATUSES, Outcome, worst
 from properties.subject import Subject
 from properties.suite import PropertyCase
 
-__all__ = ["Report", "Session", "as_document", "run_session"]
+__all__ = ["Report", "Session", "as_document", "failures", "reproduce", "run_session", "select_cases"]
 
 
 @message
@@ -102,6 +102,15 @@ def _examine(session: Session, subject: Subject, case: PropertyCase) -> Outcome:
 def select_cases(cases: Sequence[PropertyCase], clauses: Sequence[str]) -> list[PropertyCase]:
     """The properties that cite one of the clauses; all of them when none is named."""
     return [case for case in cases if not clauses or not set(clauses).isdisjoint(case.law.clauses)]
+
+
+def failures(report: Report) -> list[list[tuple[PropertyCase, Outcome]]]:
+    """What is broken or failed to run, the runs of one property together."""
+    groups: dict[tuple[str, str], list[tuple[PropertyCase, Outcome]]] = {}
+    for case, outcome in report.outcomes:
+        if outcome.status in ("BROKEN", "ERROR"):
+            groups.setdefault((case.law.name, outcome.status), []).append((case, outcome))
+    return list(groups.values())
 
 
 def reproduce(session: Session, case: PropertyCase) -> str:

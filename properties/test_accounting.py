@@ -25,7 +25,7 @@ def _aggregate(implementation: Subject, way: Way, case: Faulted) -> Aggregated:
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: faulted_for(way, bad_at_least=0))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: faulted_for(way, bad_at_least=0))
 def test_every_member_is_accounted_for_once(implementation: Subject, way: Way, case: Faulted) -> None:
     """Each member is used, rejected or missing, never two of these: the bad are rejected, the silent are missing.
 
@@ -52,7 +52,7 @@ def test_every_member_is_accounted_for_once(implementation: Subject, way: Way, c
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: faulted_for(way))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: faulted_for(way))
 def test_a_rejection_says_why(implementation: Subject, way: Way, case: Faulted) -> None:
     """Whoever is rejected is told a reason that a person can read, of more than one word.
 
@@ -77,7 +77,7 @@ def _require_untouched(implementation: Subject, way: Way, case: Faulted, what: s
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: faulted_for(way, kinds=("not finite",)))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: faulted_for(way, kinds=("not finite",)))
 def test_nan_and_infinity_never_reach_the_result(implementation: Subject, way: Way, case: Faulted) -> None:
     """Who sends NaN or infinity is left out, and the result is that of the others; one value in one cell suffices.
 
@@ -87,7 +87,7 @@ def test_nan_and_infinity_never_reach_the_result(implementation: Subject, way: W
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: faulted_for(way, kinds=("misshapen",)))
+@law(needs=(Aggregate,), thrift=8, case=lambda way: faulted_for(way, kinds=("misshapen",)))
 def test_misshapen_contributions_are_left_out_whole(implementation: Subject, way: Way, case: Faulted) -> None:
     """Other names, shapes or dtypes than declared leave a contribution out as a whole; nothing is broadcast or cast.
 
@@ -97,7 +97,7 @@ def test_misshapen_contributions_are_left_out_whole(implementation: Subject, way
 
 
 @every_way
-@law(needs=(Aggregate,), thrift=5, case=lambda way: rounds_for(way), data=st.data())
+@law(needs=(Aggregate,), thrift=8, case=lambda way: rounds_for(way), data=st.data())
 def test_a_repeated_contribution_counts_once(
     implementation: Subject, way: Way, case: Round, data: st.DataObject
 ) -> None:

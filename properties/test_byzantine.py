@@ -25,8 +25,8 @@ every_robust_way = pytest.mark.parametrize("way", ROBUST_WAYS, ids=str)
 
 @st.composite
 def _largest_thirds(draw: st.DrawFn, way: Way) -> Lied:
-    """n = 3f + 1 members (or as many as the rule needs) of whom f lie, for f up to 40."""
-    faulty_max = draw(st.integers(1, ROBUST[way.rule].faulty_most))
+    """n = 3f + 1 members (or what the rule needs), f of them liars; at 34 of 103 int(0.33 n) first falls short."""
+    faulty_max = draw(st.sampled_from([f for f in (1, 2, 3, 5, 34) if f <= ROBUST[way.rule].faulty_most]))
     members = fewest(way, faulty_max)
     noise = np.random.default_rng(draw(st.integers(0, 2**16)))
     honest = noise.standard_normal((members - faulty_max, 2))
@@ -46,7 +46,7 @@ def _largest_thirds(draw: st.DrawFn, way: Way) -> Lied:
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: _largest_thirds(way))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: _largest_thirds(way))
 def test_any_minority_below_a_third_is_withstood(implementation: Subject, way: Way, case: Lied) -> None:
     """Every f with 3f < n is accepted and its bound kept; int(0.33 n) would fall short from n = 103 on.
 
@@ -56,7 +56,7 @@ def test_any_minority_below_a_third_is_withstood(implementation: Subject, way: W
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True, silent=True))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True, silent=True))
 def test_crashes_and_liars_together_are_withstood(implementation: Subject, way: Way, case: Lied) -> None:
     """While 2 f_byzantine + f_absent < n there is a result, within the bound of those that arrived.
 
@@ -67,7 +67,7 @@ def test_crashes_and_liars_together_are_withstood(implementation: Subject, way: 
 
 @every_robust_way
 @law(
-    needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True), cell=st.sampled_from((math.nan, math.inf))
+    needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True), cell=st.sampled_from((math.nan, math.inf))
 )
 def test_a_rejected_liar_counts_once(implementation: Subject, way: Way, case: Lied, cell: float) -> None:
     """Liars who give themselves away with NaN use up the budget of faults; they are not absent on top of it.
@@ -91,7 +91,7 @@ def test_a_rejected_liar_counts_once(implementation: Subject, way: Way, case: Li
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, faulty_max=st.integers(1, 4), extra=st.integers(0, 2), lacking=st.integers(1, 9))
+@law(needs=(Aggregate,), thrift=4, faulty_max=st.integers(1, 4), extra=st.integers(0, 2), lacking=st.integers(1, 9))
 def test_too_few_contributions_are_refused(
     implementation: Subject, way: Way, faulty_max: int, extra: int, lacking: int
 ) -> None:
@@ -112,7 +112,7 @@ def test_too_few_contributions_are_refused(
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True), mass=st.sampled_from((1e6, 1e3, 1e-3)))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True), mass=st.sampled_from((1e6, 1e3, 1e-3)))
 def test_claims_give_no_influence(implementation: Subject, way: Way, case: Lied, mass: float) -> None:
     """Whatever mass and accuracy liars claim for themselves, the bound of one contribution each holds.
 
@@ -129,7 +129,7 @@ def test_claims_give_no_influence(implementation: Subject, way: Way, case: Lied,
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: rounds_for(way, dtypes=("float32", "float64"), least=3))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: rounds_for(way, dtypes=("float32", "float64"), least=3))
 def test_identical_contributions_are_all_kept(implementation: Subject, way: Way, case: Round) -> None:
     """Nobody has to be rejected: when all send the same, all are used.
 
@@ -144,7 +144,7 @@ def test_identical_contributions_are_all_kept(implementation: Subject, way: Way,
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, silent=True))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, silent=True))
 def test_rejections_and_absences_stay_within_the_budget(implementation: Subject, way: Way, case: Lied) -> None:
     """Members that are silent and members rejected as outliers are at most f together.
 
@@ -179,7 +179,7 @@ def _one_stands_apart(draw: st.DrawFn, way: Way, *, spread: bool) -> tuple[tuple
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: _one_stands_apart(way, spread=False))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: _one_stands_apart(way, spread=False))
 def test_scores_are_finite_where_the_rest_agree(
     implementation: Subject, way: Way, case: tuple[tuple[Update, ...], str]
 ) -> None:
@@ -201,7 +201,7 @@ def test_scores_are_finite_where_the_rest_agree(
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: _one_stands_apart(way, spread=True))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: _one_stands_apart(way, spread=True))
 def test_who_stands_far_apart_scores_highest(
     implementation: Subject, way: Way, case: tuple[tuple[Update, ...], str]
 ) -> None:
@@ -219,7 +219,7 @@ def test_who_stands_far_apart_scores_highest(
 
 
 @every_robust_way
-@law(needs=(Aggregate,), thrift=3, case=lambda way: lied_for(way, lying=True))
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True))
 def test_a_verdict_tells_the_score_of_the_rejected(implementation: Subject, way: Way, case: Lied) -> None:
     """Each member that was rejected for what it sent has its score in the verdict, above everyone who was used.
 

@@ -37,7 +37,7 @@ def _sizes(draw: st.DrawFn, *, most: int) -> tuple[int, int]:
     return max(1, min(most, power + draw(st.integers(-1, 1)))), branching
 
 
-@law(needs=(PlanTree,), size=_sizes(most=1_000_000))
+@law(needs=(PlanTree,), size=_sizes(most=20_000))
 def test_depth_is_the_least_that_holds_everyone(implementation: Subject, size: tuple[int, int]) -> None:
     """b^(L-1) < n <= b^L in whole numbers: one worker has depth 0, eight with b = 2 have 3, 125 with b = 5 have 3.
 
@@ -49,7 +49,7 @@ def test_depth_is_the_least_that_holds_everyone(implementation: Subject, size: t
     assert depth == 0 or branching ** (depth - 1) < workers, f"depth {depth}, but {branching}^{depth - 1} would do"
 
 
-@law(needs=(PlanTree,), size=_sizes(most=1_000_000))
+@law(needs=(PlanTree,), size=_sizes(most=20_000))
 def test_levels_shrink_by_the_branching_factor(implementation: Subject, size: tuple[int, int]) -> None:
     """From the workers up each level has as many nodes as it takes for b children each; the root is alone.
 

@@ -9,7 +9,7 @@ import math
 from fractions import Fraction
 from typing import Final
 
-__all__ = ["NEAR", "ROUNDOFF", "WIDE", "bound_slack", "mean_tolerance", "rounding"]
+__all__ = ["NEAR", "ROUNDOFF", "WIDE", "bound_slack", "coarser", "mean_tolerance", "rounding"]
 
 ROUNDOFF: Final = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 LEAST: Final = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
@@ -17,6 +17,11 @@ LEAST: Final = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149
 WIDE: Final = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 # A score or a share that is computed from a handful of float64 operations.
 NEAR: Final = 1e-12
+
+
+def coarser(one: str, other: str) -> str:
+    """Of two dtypes the one with fewer digits: a result of the wrong type breaks clause 0.2, not a bound."""
+    return max(one, other, key=ROUNDOFF.__getitem__)
 
 
 def mean_tolerance(dtype: str, *, count: int, top: float) -> Fraction:

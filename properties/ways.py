@@ -23,9 +23,12 @@ _RULES: Final[dict[str, RobustRule]] = {**ROBUST, **UNPROVEN}
 
 
 def fewest(way: Way, faulty_max: int) -> int:
-    """Fewest members of a round that is to tolerate f by this rule: 3f < n, and what the rule itself needs."""
+    """Fewest members of a round that is to tolerate f by this rule: 3f < n, and what the rule itself needs.
+
+    Three at least for a robust rule: among two nobody can say who is the outlier, and refusing them is no fault.
+    """
     rule = _RULES.get(way.rule)
-    return max(3 * faulty_max + 1, rule.least(faulty_max) if rule else 1)
+    return 1 if rule is None else max(3, 3 * faulty_max + 1, rule.least(faulty_max))
 
 
 def _faulty(way: Way) -> st.SearchStrategy[int]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from hqde_ref.messages import (
+    LATE,
+    AddGrams,
     Adopt,
     Answer,
     Blend,
@@ -20,12 +22,15 @@ from hqde_ref.messages import (
     Forge,
     Layout,
     Map,
+    Muster,
     PartialGram,
     Payload,
     Reduce,
+    Reply,
     Resolve,
     Runtime,
     Screen,
+    Subtotal,
     Train,
     Weigh,
     message,
@@ -34,7 +39,7 @@ from simulator.streams import seed_of
 
 __all__ = ["Adversary", "Lie", "Moments", "stage_of"]
 
-_HONEST_SHARE = 0.8  # of an ask's time, if honest members keep the adversary waiting
+_HONEST_SHARE = 0.8  # of the time for training, if honest members keep the adversary waiting
 
 
 @message
@@ -57,8 +62,11 @@ class Adversary:
         layout: Layout,
         round_number: int,
         seed: int,
+        train_within_s: float,
     ) -> None:
         self._inner = inner
+        self._patience = inner.now() + _HONEST_SHARE * train_within_s
+        self._victims: dict[str, Contribution] = {}
         self._lies = lies
         self._base = base
         self._layout = layout
@@ -76,25 +84,36 @@ class Adversary:
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
         if not any(isinstance(call.request, Train) for call in calls):
             return self._inner.ask(calls, enough=enough, until=until)
-        asked = self._inner.now()
-        lying = any(call.node in self._lies for call in calls)
-        wait = asked + _HONEST_SHARE * (until - asked) if lying else until
-        answers = self._inner.ask(calls, enough=enough, until=wait)
-        for answer in answers:
-            if isinstance(answer.reply, Contribution) and answer.node not in self._lies:
-                self.honest[answer.node] = answer.reply
-        return self._replace(answers, until) if lying else answers
+        wait = min(until, self._patience) if self._lies and not self._is_out_of_patience() else until
+        forwarded = [call for call in calls if call.node not in self._victims]
+        answers = self._inner.ask(forwarded, enough=len(forwarded), until=wait)
+        replies: dict[str, Reply] = {answer.node: answer.reply for answer in answers}
+        sent = {node: reply for node, reply in replies.items() if isinstance(reply, Contribution)}
+        self.honest |= {node: reply for node, reply in sent.items() if node not in self._lies}
+        self._victims |= {node: reply for node, reply in sent.items() if node in self._lies}
+        waiting = any(reply == LATE and node not in self._lies for node, reply in replies.items())
+        replies |= self._lie([call.node for call in calls], until, waiting=waiting)
+        return tuple(Answer(node=call.node, reply=replies[call.node]) for call in calls)
 
-    def _replace(self, answers: tuple[Answer, ...], until: float) -> tuple[Answer, ...]:
+    def _lie(self, asked: Sequence[str], until: float, *, waiting: bool) -> dict[str, Reply]:
+        """What liars answer. While honest members are still at work they keep silent, since they want to know all."""
+        victims = [node for node in asked if node in self._victims]
+        if not victims:
+            return {}
+        if waiting and not self._is_out_of_patience():
+            return dict.fromkeys(victims, LATE)
+        if not self.honest:
+            return {node: self._victims[node] for node in victims}
         known = tuple(self.honest[member].payloads for member in sorted(self.honest))
-        victims = [a for a in answers if a.node in self._lies and isinstance(a.reply, Contribution)]
-        if not victims or not known:
-            return answers
-        calls = [Call(node="attacker", request=self._forge(answer.node, answer.reply, known)) for answer in victims]
+        calls = [Call(node="attacker", request=self._forge(node, self._victims[node], known)) for node in victims]
         replies = self._inner.ask(calls, enough=len(calls), until=until)
-        forged = {victim.node: reply.reply for victim, reply in zip(victims, replies, strict=True)}
+        forged = {node: answer.reply for node, answer in zip(victims, replies, strict=True)}
         self.forged |= {member: reply for member, reply in forged.items() if isinstance(reply, Contribution)}
-        return tuple(Answer(node=a.node, reply=forged.get(a.node, a.reply)) for a in answers)
+        return forged
+
+    def _is_out_of_patience(self) -> bool:
+        # A clock in nanoseconds may read a little less than the moment it waited for.
+        return self._inner.now() >= self._patience - 1e-6
 
     def _forge(self, member: str, template: Contribution, known: tuple[tuple[Payload, ...], ...]) -> Forge:
         lie = self._lies[member]
@@ -116,11 +135,13 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
     """The stage of a round that an ask belongs to."""
     for call in calls:
         match call.request:
-            case Train():
+            case Train() | Muster():
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Resolve() | Map() | Reduce() | PartialGram() | Weigh() | Blend():
+            case Combine() | Subtotal() | Resolve() | Map() | Reduce():
+                return "combine"
+            case PartialGram() | AddGrams() | Weigh() | Blend():
                 return "combine"
             case Adopt(round=number) if number == round_number:
                 return "publish"

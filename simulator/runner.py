@@ -121,6 +121,7 @@ class _Running:
             layout=layout,
             round_number=number,
             seed=self._scenario.seed,
+            train_within_s=self._policy.train_share * self._policy.round_within_s,
         )
         watched = Moments(adversary, round_number=number, reached=lambda stage: self._reach(number, stage))
         verdict = training_round(watched, self._plan(number, state, digests, layout))

@@ -18,6 +18,8 @@ from typing import Final
 from torch import Tensor
 
 from hqde_ref.messages import (
+    CRASHED,
+    LATE,
     Adopt,
     Answer,
     Call,
@@ -25,6 +27,7 @@ from hqde_ref.messages import (
     Evaluate,
     Failed,
     Forge,
+    Muster,
     Node,
     NodeSpec,
     Payload,
@@ -33,6 +36,7 @@ from hqde_ref.messages import (
     Resolve,
     Screen,
     Span,
+    Subtotal,
     Train,
 )
 from hqde_ref.runtimes.local import perform_guarded
@@ -42,8 +46,7 @@ __all__ = ["Network", "Simulated", "work_of"]
 
 SECOND: Final = 1_000_000_000
 RETRANSMIT: Final = 200_000_000  # ns until a lost packet is sent again, as TCP does at first
-_LATE = Failed(reason="late", definite=False)
-_CRASHED = Failed(reason="crashed", definite=True)
+_FOREVER_S: Final = 1e6  # what an infinite deadline means
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,13 @@ def work_of(request: Request) -> int:
     match request:
         case Train(steps=steps, start=start, stop=stop):
             return 200_000 * steps + 1_000 * (stop - start)
+        case Muster(steps=steps, members=members, slices=slices):
+            rows = sum(stop - start for start, stop in slices)
+            return (200_000 * steps + 100_000) * len(members) + 1_000 * rows
+        case Subtotal(workers=workers):
+            return 100_000 * (1 + len(workers))
         case Screen(claims=claims):
-            return 100_000 * (1 + len(claims))
+            return 100_000 * (1 + sum(claim.rows for claim in claims))
         case Combine(parts=parts):
             return 100_000 * (1 + len(parts))
         case Resolve(rows=rows):
@@ -130,7 +138,7 @@ class Simulated:
         return self._time / SECOND
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
-        end = max(round(until * SECOND), self._time)
+        end = max(round(min(until, self.now() + _FOREVER_S) * SECOND), self._time)
         joined = [self._find_flying(call) for call in calls]
         groups: dict[str, list[Call]] = {}
         for call, flying in zip(calls, joined, strict=True):
@@ -166,7 +174,7 @@ class Simulated:
         state.running = None
         state.queue.clear()
         for message in lost:
-            self._answer(message, tuple(_CRASHED for _ in message.calls))
+            self._answer(message, tuple(CRASHED for _ in message.calls))
 
     def restart(self, host: str) -> None:
         """A fresh process with fresh nodes."""
@@ -223,7 +231,7 @@ class Simulated:
     def _arrive(self, message: _Message) -> None:
         state = self._hosts[message.host]
         if not state.alive:
-            self._answer(message, tuple(_CRASHED for _ in message.calls))
+            self._answer(message, tuple(CRASHED for _ in message.calls))
             return
         state.queue.append(message)
         self._go_on(message.host)
@@ -302,7 +310,7 @@ def _reply_in(message: _Message | None, call: Call) -> Reply:
     if message is None:
         return Failed(reason=f"there is no node {call.node!r}", definite=True)
     if not message.delivered or message.replies is None:
-        return _LATE
+        return LATE
     return message.replies[message.calls.index(call)]
 
 

@@ -6,6 +6,9 @@ import dataclasses
 import os
 import pickle
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -181,3 +184,42 @@ def test_closing_ends_the_hosts_and_leaves_the_callers_ray_alone(runtime: OnRay)
 def test_a_bug_in_a_node_is_raised_and_does_not_look_like_a_fault(runtime: OnRay) -> None:
     with pytest.raises(AssertionError, match="a probe was asked"):
         runtime.ask([Call(node="p0", request="nonsense")], enough=1, until=_until(runtime))
+
+
+def _cluster_error(address: str) -> tuple[float, str]:
+    """A process without a session of its own meets this address: how long it took, and what it said."""
+    code = (
+        "import sys\nfrom hqde_ref.errors import RuntimeFault\nfrom hqde_ref.runtimes.on_ray import OnRay\n"
+        "try:\n    OnRay({}, address=sys.argv[1])\nexcept RuntimeFault as error:\n    print(error)"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60, check=False
+    )
+    return time.monotonic() - began, done.stdout.strip()
+
+
+def test_an_address_where_nobody_listens_is_a_clear_error_within_bounded_time() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    took, sentence = _cluster_error(f"127.0.0.1:{port}")
+    assert took < 15
+    assert sentence.startswith(f"Ray cluster at 127.0.0.1:{port}: does not answer (")
+    assert sentence.endswith("; check that it runs, or leave the address out.")
+
+
+def test_an_address_where_something_else_listens_is_a_clear_error_within_bounded_time() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        took, sentence = _cluster_error(address)
+    assert took < 30
+    assert sentence.startswith(f"Ray cluster at {address}: does not answer as a Ray cluster")
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    for address in ("auto", "ray://127.0.0.1:10001", "127.0.0.1"):
+        _, sentence = _cluster_error(address)
+        assert sentence.startswith(f"Ray cluster at {address}: is no address of the form host:port; ")

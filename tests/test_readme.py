@@ -15,6 +15,8 @@ import pytest
 README = Path("README.md").read_text(encoding="utf-8")
 CONSOLES = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
+PYTHONS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
 
 def _sessions(console: str) -> list[tuple[str, list[str]]]:
     """Commands with the output lines that the README shows."""
@@ -39,7 +41,11 @@ def _pattern(lines: list[str]) -> re.Pattern[str]:
 
 
 @pytest.mark.timeout(300)
-def test_every_command_of_the_tour_prints_what_the_readme_says() -> None:
+def test_every_command_of_the_tour_prints_what_the_readme_says(tmp_path: Path) -> None:
+    for block in PYTHONS:
+        if found := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / found[1]).write_text(block, encoding="utf-8")
+    (tmp_path / "scenarios").symlink_to(Path("scenarios").resolve())
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -50,14 +56,20 @@ def test_every_command_of_the_tour_prints_what_the_readme_says() -> None:
     assert len(commands) >= 5
     for command, lines in commands:
         done = subprocess.run(
-            shlex.split(command), env=environment, capture_output=True, text=True, timeout=240, check=False
+            shlex.split(command),
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         printed = done.stdout + done.stderr
         assert _pattern(lines).fullmatch(printed), f"$ {command}\n{printed}"
 
 
 def test_the_python_of_the_tour_is_true() -> None:
-    (text,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (text,) = [block for block in PYTHONS if block.startswith(">>>")]
     test = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
     runner = doctest.DocTestRunner()
     runner.run(test)

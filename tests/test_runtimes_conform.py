@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -87,6 +88,11 @@ def test_answers_stand_in_the_order_of_the_calls_not_of_arrival(runtime: Runtime
     answers = runtime.ask(calls, enough=4, until=runtime.now() + 20)
     assert [answer.node for answer in answers] == ["p0", "p1", "p2", "q0"]
     assert [_number(answer.reply) for answer in answers] == [1, 2, 3, 4]
+
+
+def test_an_ask_may_have_no_deadline(runtime: Runtime) -> None:
+    answers = runtime.ask([probe("p0", 5)], enough=1, until=math.inf)
+    assert _number(answers[0].reply) == 5
 
 
 def test_a_node_that_is_not_there_is_a_definite_failure_that_names_it(runtime: Runtime) -> None:

@@ -400,3 +400,14 @@ def test_a_policy_that_makes_no_sense_is_refused_before_anyone_is_asked(policy: 
     with pytest.raises(ConfigurationError) as caught:
         training_round(runtime, plan)
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_host_that_hangs_does_not_keep_a_restarted_one_from_getting_the_state() -> None:
+    world = Simulated(_hosts())
+    first = training_round(world, _plan(world, ROBUST))
+    world.crash("h1")
+    world.restart("h1")
+    world.pause("h3")
+    assert isinstance(first, Accepted)
+    second = training_round(world, _plan(world, ROBUST, number=2, after=first))
+    assert second.missing == dict.fromkeys(["w6", "w7"], "late"), "the members of the restarted host are not missing"

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from hqde_ref.core.certificates import certify_geometric_median
 from hqde_ref.core.kernels.exact_sums import add_sums, finish_mean, leaf_sum
-from hqde_ref.core.packing import float_blocks, merge_rows, row_dtype, split_rows
+from hqde_ref.core.packing import exact_dtype, float_blocks, merge_rows, split_rows
 from hqde_ref.core.rules import get_rule
-from hqde_ref.core.rules.filtered_geometric_median import choose_outliers
+from hqde_ref.core.rules.filtered_geometric_median import Screening, choose_outliers
 from hqde_ref.messages import Combine, Evidence, Layout, message
 
 __all__ = ["Resolution", "combine", "lower_median", "resolve", "resolve_rows"]
@@ -38,7 +38,7 @@ def combine(request: Combine, parts: Sequence[Tensor]) -> Tensor:
         integers = [part[8 * width :].view(torch.int64) for part in parts]
     if not request.root:
         return torch.cat([total.view(torch.uint8), torch.cat(integers).view(torch.uint8)])
-    mean = finish_mean(total, math.fsum(request.masses), row_dtype(layout))
+    mean = finish_mean(total, math.fsum(request.masses), exact_dtype(layout))
     table = torch.cat(integers).view(len(request.workers), -1)
     return merge_rows(mean, lower_median(table, request.masses), layout)
 
@@ -64,7 +64,8 @@ class Resolution:
     Attributes:
         row: the float row (d,).
         kept: indices of the rows that were not rejected as outliers, ascending.
-        scores: distance of every row from the robust centre; ``limit`` is what was allowed.
+        scores: distance of every row from the robust centre; ``limit`` is what was allowed. Empty when nobody may be
+            rejected for its distance.
     """
 
     row: Tensor
@@ -93,11 +94,10 @@ def resolve_rows(
     Raises:
         TooFewContributions: when the rule's condition does not hold.
     """
-    screening = choose_outliers(
-        rows,
-        rejections_max=0 if outlier_factor is None else rejections_max,
-        factor=outlier_factor or 1.0,
-    )
+    if outlier_factor is None:  # distances between all rows cost more than most rules
+        screening = Screening(kept=tuple(range(len(rows))), scores=(), limit=0.0)
+    else:
+        screening = choose_outliers(rows, rejections_max=rejections_max, factor=outlier_factor)
     kept = [rows[index] for index in screening.kept]
     result = get_rule(rule).aggregate(kept, faulty_max=faulty_max)
     return Resolution(

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import round_once
-from hqde_ref.core.kernels.rows import choose_block_length
+from hqde_ref.core.kernels.gram import centre_row, content_gram
+from hqde_ref.core.kernels.rows import choose_block_length, wide_dtype
 from hqde_ref.core.rules import RULES, get_rule
-from hqde_ref.core.rules.coordinate_median import lower_coordinate_median
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
 
@@ -28,6 +28,7 @@ __all__ = ["Embedding", "add_grams", "blend", "can_shard", "embed", "express", "
 
 _NOISE = 1e-13  # eigenvalues of a correlation matrix below this are rounding
 _LARGEST = 1e150  # beyond, float64 products overflow
+_FEW = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
 
 
 def can_shard(rule: str) -> bool:
@@ -51,35 +52,41 @@ def require_shardable(rule: str) -> None:
         )
 
 
-def _centred_blocks(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks (n, B) of the rows around their coordinate-wise lower median, in float64, each with that median (B,).
-
-    The centre needs no agreement between shards: each has the part of the same vector.
-    """
-    length, width = rows[0].numel(), choose_block_length(rows[0], rows_held=4 * len(rows), least=1024)
+def _centred_blocks(rows: Sequence[Tensor], centre: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks (n, B) of the rows minus row ``centre``, each with that row's part (B,); the first is a buffer."""
+    length, width = rows[0].numel(), choose_block_length(rows[0], rows_held=len(rows), least=1024)
+    buffer = torch.empty(len(rows) * min(width, length), dtype=dtype)
     for start in range(0, length, width):
         pieces = [row[start : start + width] for row in rows]
-        centre = lower_coordinate_median(pieces, faulty_max=0).to(torch.float64)
-        yield torch.stack([piece.to(torch.float64) for piece in pieces]).sub_(centre), centre
+        size = pieces[0].numel()
+        block = buffer[: len(rows) * size].view(len(rows), size)
+        if rows[0].dtype == dtype:
+            torch.stack(pieces, out=block)
+        else:
+            block.copy_(torch.stack(pieces))
+        middle = pieces[centre].to(dtype)
+        yield block.sub_(middle), middle
 
 
-def partial_gram(rows: Sequence[Tensor]) -> Tensor:
-    """Inner products (n, n) float64 of these shards of n rows around their lower median.
+def partial_gram(rows: Sequence[Tensor]) -> tuple[Tensor, int]:
+    """Inner products (n, n) float64 of these shards of n rows around one that most are near to, and which one that is.
+
+    Every shard may have a centre of its own: together they are one point near the rows.
 
     Raises:
         ConfigurationError: for values beyond 1e150, whose products a float64 does not hold.
     """
-    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for block, _ in _centred_blocks(rows):
-        if block.numel() and float(block.abs().max()) > _LARGEST:
-            raise ConfigurationError(
-                setting="values of a sharded round",
-                wanted="at most 1e150",
-                got=float(block.abs().max()),
-                do="scale them",
-            )
-        gram += block @ block.T
-    return gram
+    if rows[0].numel() == 0:
+        return torch.zeros(len(rows), len(rows), dtype=torch.float64), 0
+    order, gram = content_gram(rows, rule="sharded round")
+    lengths = gram.lengths * torch.exp2(torch.tensor(gram.exponents, dtype=torch.float64))
+    if float(lengths.max()) > _LARGEST:
+        raise ConfigurationError(
+            setting="values of a sharded round", wanted="at most 1e150", got=float(lengths.max()), do="scale them"
+        )
+    places = torch.argsort(torch.tensor(order))
+    products = gram.cosines * lengths[:, None] * lengths
+    return products[places][:, places], order[centre_row(gram)]
 
 
 def add_grams(parts: Sequence[Tensor]) -> Tensor:
@@ -93,13 +100,16 @@ class Embedding:
 
     Attributes:
         points: (n, n) float64; row i is ``lengths[i]`` times ``units[i]``.
-        units: (n, n), of length 1 (0 for a row that is the centre).
+        units: (n, n), of length 1 (0 for a row that is the centre); about ``vectors`` times ``spread``.
         lengths: (n,), distance of each row from the centre.
+        vectors, spread: eigenvectors of the rows' cosines, and the square roots of their eigenvalues.
     """
 
     points: Tensor
     units: Tensor
     lengths: Tensor
+    vectors: Tensor
+    spread: Tensor
 
 
 def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
@@ -107,7 +117,8 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
 
     Directions and lengths are kept apart, so that rows of any size keep their digits.
     """
-    firsts = [contents.index(content) for content in contents]
+    owners: dict[str, int] = {}
+    firsts = [owners.setdefault(content, index) for index, content in enumerate(contents)]
     lengths = gram.diagonal().clamp_min(0.0).sqrt()[firsts]
     inverse = torch.where(lengths > 0, 1.0 / lengths.clamp_min(1e-300), 0.0)
     cosines = (gram[firsts][:, firsts] * inverse[:, None] * inverse[None, :]).clamp(-1.0, 1.0)
@@ -116,7 +127,7 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
     units = (vectors * spread)[firsts]
     norms = torch.linalg.vector_norm(units, dim=1, keepdim=True)
     units = torch.where(norms > 0, units / norms.clamp_min(1e-300), 0.0)
-    return Embedding(points=lengths[:, None] * units, units=units, lengths=lengths)
+    return Embedding(points=lengths[:, None] * units, units=units, lengths=lengths, vectors=vectors, spread=spread)
 
 
 def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
@@ -125,15 +136,25 @@ def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
     equal = (embedding.points == point).all(dim=1).nonzero().flatten().tolist()
     if equal:
         return tuple(float(index == equal[0]) for index in range(n))
-    found = torch.linalg.lstsq(embedding.units.T, point[:, None], driver="gelsd").solution[:, 0]
+    inverse = torch.where(embedding.spread > 0, 1.0 / embedding.spread.clamp_min(1e-300), 0.0)
+    found = embedding.vectors @ (inverse * point)
+    # Once more on what is left: the units were brought to length 1 after the eigenvalues were taken.
+    found = found + embedding.vectors @ (inverse * (point - embedding.units.T @ found))
     return tuple(torch.where(embedding.lengths > 0, found / embedding.lengths.clamp_min(1e-300), 0.0).tolist())
 
 
-def blend(rows: Sequence[Tensor], multipliers: Sequence[float]) -> Tensor:
-    """c + sum of m_i (x_i - c) with c the lower median of these shards; one rounding to the rows' dtype."""
+def blend(rows: Sequence[Tensor], multipliers: Sequence[float], *, centre: int) -> Tensor:
+    """c + sum of m_i (x_i - c) with c the row ``centre`` of these shards; one rounding to the rows' dtype."""
     if 1.0 in multipliers and sum(m != 0.0 for m in multipliers) == 1:
         return rows[list(multipliers).index(1.0)].clone()
-    weights = torch.tensor(multipliers, dtype=torch.float64)
-    pieces = [centre + weights @ block for block, centre in _centred_blocks(rows)]
-    whole = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.float64)
-    return round_once(whole, rows[0].dtype)
+    few = len(rows) * rows[0].numel() <= _FEW
+    whole = _blend(rows, multipliers, centre, torch.float64 if few else wide_dtype(rows[0].dtype))
+    if not bool(torch.isfinite(whole).all()):  # a difference overflowed
+        whole = _blend(rows, multipliers, centre, torch.float64)
+    return round_once(whole, rows[0].dtype) if whole.dtype == torch.float64 else whole.to(rows[0].dtype)
+
+
+def _blend(rows: Sequence[Tensor], multipliers: Sequence[float], centre: int, dtype: torch.dtype) -> Tensor:
+    weights = torch.tensor(multipliers, dtype=dtype)
+    pieces = [torch.mv(block.T, weights).add_(middle) for block, middle in _centred_blocks(rows, centre, dtype)]
+    return torch.cat(pieces) if pieces else torch.empty(0, dtype=dtype)

@@ -31,6 +31,10 @@ def check_policy(policy: Policy, *, members: int) -> None:
     if members < 1:
         raise ConfigurationError(setting="members", wanted="at least 1", got=members, do="add workers")
     rule = get_rule(policy.rule)
+    if isinstance(policy.faulty_max, bool) or not isinstance(policy.faulty_max, int):
+        raise ConfigurationError(
+            setting="faulty_max", wanted="an integer", got=policy.faulty_max, do="say how many members may lie"
+        )
     if policy.faulty_max < 0 or 3 * policy.faulty_max >= members:
         raise ConfigurationError(
             setting="faulty_max",
@@ -50,6 +54,10 @@ def check_policy(policy: Policy, *, members: int) -> None:
     if not 0 < policy.train_share < 1:
         raise ConfigurationError(
             setting="train_share", wanted="between 0 and 1", got=policy.train_share, do="leave time to aggregate"
+        )
+    if not policy.hedge_after_s > 0:
+        raise ConfigurationError(
+            setting="hedge_after_s", wanted="above 0", got=policy.hedge_after_s, do="give an aggregator time to answer"
         )
     if policy.weighting not in WEIGHTINGS:
         wanted = ", ".join(WEIGHTINGS)

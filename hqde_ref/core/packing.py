@@ -20,15 +20,19 @@ import torch
 import xxhash
 from torch import Tensor
 
+from hqde_ref.core.kernels.exact_sums import round_once
 from hqde_ref.errors import LayoutError
 from hqde_ref.messages import Entry, Layout
 
 __all__ = [
+    "byte_ranges",
     "digest",
     "element_count",
+    "exact_dtype",
     "find_misfit",
     "fingerprint",
     "float_blocks",
+    "float_tables",
     "is_float",
     "layout_of",
     "merge_rows",
@@ -117,6 +121,13 @@ def row_dtype(layout: Layout) -> torch.dtype:
     return torch.float64 if torch.float64 in kinds else torch.float32
 
 
+@lru_cache(maxsize=256)
+def exact_dtype(layout: Layout) -> torch.dtype:
+    """What a mean is divided in before each entry is rounded once: the entries' own dtype where they share one."""
+    kinds = {entry.dtype for entry in layout.entries if entry.dtype in _FLOATS}
+    return row_dtype(layout) if len(kinds) == 1 else torch.float64
+
+
 def find_misfit(tensors: Mapping[str, Tensor], layout: Layout) -> str | None:
     """Say how these tensors differ from the layout, or None if they do not (clause 0.6)."""
     wanted = {entry.name: entry for entry in layout.entries}
@@ -173,36 +184,52 @@ def unpack(packed: Tensor, layout: Layout) -> dict[str, Tensor]:
 
 def split_rows(packed: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """The float row (d,) and the int64 row (k,) of a packed vector; the former is a view where it can be one."""
-    kind = row_dtype(layout)
-    floats, integers = [], []
-    for entry, start, stop in _places(layout):
-        piece = packed[start:stop].view(_DTYPES[entry.dtype])
-        if entry.dtype in _FLOATS:
-            floats.append(piece)
-        else:
-            integers.append(piece.to(torch.int64))
-    if len(floats) == len(layout.entries) and _is_gapless(layout):
-        row = packed[: sum(piece.numel() for piece in floats) * kind.itemsize].view(kind)
+    kind, span = row_dtype(layout), _float_span(layout)
+    pieces = [(entry, packed[start:stop].view(_DTYPES[entry.dtype])) for entry, start, stop in _places(layout)]
+    integers = [piece.to(torch.int64) for entry, piece in pieces if entry.dtype not in _FLOATS]
+    if span is not None:
+        row = packed[span[0] : span[1]].view(kind)
     else:
-        row = torch.cat([piece.to(kind) for piece in floats]) if floats else torch.empty(0, dtype=kind)
+        row = torch.cat([piece.to(kind) for entry, piece in pieces if entry.dtype in _FLOATS])
     return row, torch.cat(integers) if integers else torch.empty(0, dtype=torch.int64)
 
 
 @lru_cache(maxsize=256)
-def _is_gapless(layout: Layout) -> bool:
-    places = _places(layout)
-    one_kind = len({entry.dtype for entry in layout.entries}) == 1
-    return one_kind and all(stop == start for (_, _, stop), (_, start, _) in pairwise(places))
+def _float_span(layout: Layout) -> tuple[int, int] | None:
+    """The bytes of all floating entries, if they are of one dtype and follow each other without a gap."""
+    places = [(entry, start, stop) for entry, start, stop in _places(layout) if entry.dtype in _FLOATS]
+    if not places:
+        return 0, 0
+    one_kind = len({entry.dtype for entry, _, _ in places}) == 1
+    if not one_kind or any(stop != start for (_, _, stop), (_, start, _) in pairwise(places)):
+        return None
+    return places[0][1], places[-1][2]
+
+
+def byte_ranges(layout: Layout) -> tuple[tuple[int, int], ...]:
+    """Where each entry lies in a packed vector."""
+    return tuple((start, stop) for _, start, stop in _places(layout))
+
+
+def float_tables(arena: Tensor, layout: Layout, *, rows: int) -> list[Tensor]:
+    """Each floating entry of all packed rows of an arena, (rows, count) as a view."""
+    table = arena.view(rows, -1)
+    return [
+        table[:, start:stop].view(_DTYPES[entry.dtype])
+        for entry, start, stop in _places(layout)
+        if entry.dtype in _FLOATS
+    ]
 
 
 def merge_rows(floats: Tensor, integers: Tensor, layout: Layout) -> Tensor:
-    """Pack a float row and an int64 row; each float entry is rounded to its own dtype."""
+    """Pack a float row and an int64 row; each float entry is rounded once to its own dtype (clause 0.9)."""
     packed = torch.zeros(packed_bytes(layout), dtype=torch.uint8)
     float_at = integer_at = 0
     for entry, start, stop in _places(layout):
         count, target = element_count(entry), packed[start:stop].view(_DTYPES[entry.dtype])
         if entry.dtype in _FLOATS:
-            target.copy_(floats[float_at : float_at + count])
+            piece = floats[float_at : float_at + count]
+            target.copy_(round_once(piece, target.dtype) if piece.dtype == torch.float64 else piece)
             float_at += count
         else:
             target.copy_(integers[integer_at : integer_at + count])

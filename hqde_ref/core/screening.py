@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import largest_magnitudes
-from hqde_ref.core.packing import digest, float_blocks, is_float, packed_bytes, split_rows
+from hqde_ref.core.packing import digest, float_blocks, float_tables, is_float, packed_bytes, split_rows
 from hqde_ref.messages import Claim, Entry, Layout, Seen
 
 __all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "screen"]
@@ -33,19 +34,26 @@ def screen(claim: Claim, packed: Tensor, layout: Layout, *, declared: str) -> Se
     found = digest(packed)
     reason, tops = _misfit(claim, packed, layout, found, declared), _NO_TOPS
     if reason is None:
-        row, _ = split_rows(packed, layout)
-        tops = largest_magnitudes(row, float_blocks(layout))
+        tops = _tops(packed, layout, claim.rows)
         bad = [e.name for e, top in zip(_float_entries(layout), tops, strict=True) if not math.isfinite(top)]
         if bad:
             reason, tops = f"{NOT_FINITE}: parameter {bad[0]!r} holds NaN or infinity", _NO_TOPS
     return Seen(worker=claim.worker, reason=reason, tops=tops, digest=found)
 
 
+def _tops(packed: Tensor, layout: Layout, rows: int) -> tuple[float, ...]:
+    blocks = float_blocks(layout)
+    if rows == 1:
+        return largest_magnitudes(split_rows(packed, layout)[0], blocks)
+    tables = float_tables(packed, layout, rows=rows)
+    return tuple(float(torch.stack(torch.aminmax(table)).abs().max()) if table.numel() else 0.0 for table in tables)
+
+
 def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str, declared: str) -> str | None:
     if claim.layout != declared:
         return f"{MISSHAPEN}: its layout is {claim.layout}, the round declared {declared}"
-    if packed.numel() != packed_bytes(layout):
-        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {packed_bytes(layout)}"
+    if packed.numel() != claim.rows * packed_bytes(layout):
+        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {claim.rows * packed_bytes(layout)}"
     if claim.digest != found:
         return f"{CORRUPTED}: its bytes have digest {found[:12]}, it was sent with {claim.digest[:12]}"
     return None

@@ -12,11 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hqde_ref.core.packing import element_count, is_float, pack, packed_bytes, unpack
+from hqde_ref.core.packing import byte_ranges, element_count, is_float, pack, packed_bytes, unpack
 from hqde_ref.errors import ConfigurationError, LayoutError
 from hqde_ref.messages import Entry, Layout, message
 
-__all__ = ["Slice", "cut", "float_slices", "join", "shard_layouts"]
+__all__ = ["Slice", "cut", "cut_rows", "float_slices", "join", "shard_layouts"]
 
 
 @message
@@ -83,6 +83,23 @@ def cut(packed: Tensor, layout: Layout, shards: int) -> tuple[Tensor, ...]:
         }
         pieces.append(pack(values, part))
     return tuple(pieces)
+
+
+def cut_rows(rows: Sequence[Tensor], layout: Layout, shards: int) -> tuple[Tensor, ...]:
+    """Arenas: for each shard the pieces of all these packed vectors, one after the other, copied once."""
+    if shards == 1:
+        return (torch.cat(list(rows)),)
+    whole = byte_ranges(layout)
+    arenas = []
+    for slices, part in zip(_slices(layout, shards), shard_layouts(layout, shards), strict=True):
+        arena = torch.zeros(len(rows), packed_bytes(part), dtype=torch.uint8)
+        for s, (low, high) in zip(slices, byte_ranges(part), strict=True):
+            count = s.stop - s.start
+            start = whole[s.index][0] + s.start * ((high - low) // max(count, 1))
+            for target, row in zip(arena, rows, strict=True):
+                target[low:high] = row[start : start + high - low]
+        arenas.append(arena.view(-1))
+    return tuple(arenas)
 
 
 def join(pieces: Sequence[Tensor], layout: Layout) -> Tensor:

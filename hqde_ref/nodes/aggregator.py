@@ -6,11 +6,12 @@ Source: HQDE clauses 0.5, 0.6, 3.3, 4.4, 6.8. No clock, no randomness, no calls 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hqde_ref.core.combining import combine, lower_median, resolve, resolve_rows
+from hqde_ref.core.combining import Resolution, combine, lower_median, resolve, resolve_rows
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
 from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
 from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
@@ -82,10 +83,10 @@ class Aggregator:
             case Resolve():
                 return self._resolve(request)
             case PartialGram():
-                rows = [split_rows(row.ref, request.layout)[0] for row in request.rows]
-                return GramPart(
-                    payload=self._named(partial_gram(rows).view(torch.uint8).view(-1), request.round, "gram")
-                )
+                rows = [split_rows(row, request.layout)[0] for row in _rows(request)]
+                gram, centre = partial_gram(rows)
+                payload = self._named(gram.view(torch.uint8).view(-1), request.round, "gram")
+                return GramPart(payload=payload, centre=centre)
             case AddGrams():
                 total = add_grams([_as_gram(part) for part in request.parts])
                 return GramPart(payload=self._named(total.view(torch.uint8).view(-1), request.round, "gram"))
@@ -98,7 +99,7 @@ class Aggregator:
 
     def _resolve(self, request: Resolve) -> Resolved:
         packed, found = resolve(
-            [row.ref for row in request.rows],
+            _rows(request),
             request.layout,
             rule=request.rule,
             faulty_max=request.faulty_max,
@@ -111,7 +112,7 @@ class Aggregator:
             payload=self._payload(packed, request.round, f"{request.rule}:{code[:16]}"),
             digest=code,
             kept=tuple(request.workers[index] for index in found.kept),
-            scores=dict(zip(request.workers, found.scores, strict=True)),
+            scores=_scores(request.workers, found),
             limit=found.limit,
             evidence=found.evidence,
         )
@@ -126,9 +127,9 @@ class Aggregator:
         )
 
     def _blend(self, request: Blend) -> Blended:
-        rows, integers = zip(*(split_rows(row.ref, request.layout) for row in request.rows), strict=True)
+        rows, integers = zip(*(split_rows(row, request.layout) for row in _rows(request)), strict=True)
         whole = lower_median(torch.stack([integers[index] for index in request.kept]))
-        packed = merge_rows(blend(rows, request.multipliers), whole, request.layout)
+        packed = merge_rows(blend(rows, request.multipliers, centre=request.centre), whole, request.layout)
         return Blended(payload=self._named(packed, request.round, "blend"), digest=digest(packed))
 
     def _named(self, packed: Tensor, round_number: int, what: str) -> Payload:
@@ -156,6 +157,21 @@ def _reduce(request: Reduce) -> Tensor:
     return combine(whole, rows)
 
 
+def _rows(request: Resolve | PartialGram | Blend) -> list[Tensor]:
+    """The packed rows that a request is about: whole payloads, or places in arenas."""
+    if request.places is None:
+        return [row.ref for row in request.rows]
+    size = packed_bytes(request.layout)
+    if size == 0:
+        return [request.rows[0].ref for _ in request.places]
+    rows = [row for arena in request.rows for row in arena.ref.view(-1, size).unbind(0)]
+    return [rows[place] for place in request.places]
+
+
+def _scores(workers: Sequence[str], found: Resolution) -> dict[str, float]:
+    return dict(zip(workers, found.scores, strict=True)) if found.scores else {}
+
+
 def _as_gram(part: Payload) -> Tensor:
     values: Tensor = part.ref.view(torch.float64)
     side = math.isqrt(values.numel())
@@ -174,7 +190,7 @@ def _weigh(request: Weigh) -> Weighed:
     return Weighed(
         kept=tuple(request.workers[index] for index in found.kept),
         multipliers=() if request.rule is None else express(found.row, embedding),
-        scores=dict(zip(request.workers, found.scores, strict=True)),
+        scores=_scores(request.workers, found),
         limit=found.limit,
         evidence=found.evidence,
     )

@@ -21,28 +21,24 @@ from hqde_ref.messages import (
     Map,
     Mapped,
     Reduce,
-    Runtime,
     Seen,
     Verdict,
 )
-from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
 
 __all__ = ["mapreduce_round"]
 
 
-def mapreduce_round(
-    runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float
-) -> Verdict:
+def mapreduce_round(desk: Desk, gathered: Gathered) -> Verdict:
     """Screen where the items are mapped, map, shuffle, reduce, assemble."""
-    return settle(plan, gathered, lambda now: _attempt(runtime, plan, now, seats=seats, until=until))
+    return settle(desk.plan, gathered, lambda now: _attempt(desk, now))
 
 
-def _attempt(
-    runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float
-) -> Verdict | Lost | Unserved:
-    seen = screen_groups(runtime, plan, _deal(gathered.contributions, plan), seats=seats, until=until)
+def _attempt(desk: Desk, gathered: Gathered) -> Verdict | Lost | Unserved:
+    plan = desk.plan
+    seen = screen_groups(desk, _deal(gathered.contributions, plan))
     if isinstance(seen, Lost | Unserved):
         return seen
     screened = without_rejected(gathered, seen)
@@ -50,23 +46,18 @@ def _attempt(
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
     masses = masses_of(plan, screened.contributions)
     parts = partition_names(plan.layout, reducers=plan.policy.reducers)
-    mapped = ask_somewhere(
-        runtime,
-        [_map(plan, group, parts) for group in _deal(screened.contributions, plan)],
-        seats=seats,
-        until=until,
-    )
+    mapped = desk.ask([_map(plan, group, parts) for group in _deal(screened.contributions, plan)])
     if isinstance(mapped, Lost | Unserved):
         return mapped
     grid = _grid(plan, screened.contributions, masses, seen)
     requests = [_reduce(plan, mapped, masses, grid, number, part) for number, part in enumerate(parts)]
-    reduced = ask_somewhere(runtime, requests, seats=seats, until=until)
+    reduced = desk.ask(requests)
     if isinstance(reduced, Lost | Unserved):
         return reduced
     request = Assemble(
         round=plan.round, layout=plan.layout, parts=tuple(part.payload for part in reduced), layouts=parts
     )
-    whole = ask_somewhere(runtime, [request], seats=seats, until=until)
+    whole = desk.ask([request])
     if isinstance(whole, Lost | Unserved):
         return whole
     return Accepted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hqde_ref.messages import Layout, Payload, Policy, message
 
-__all__ = ["RoundPlan", "Seat"]
+__all__ = ["Crowding", "RoundPlan", "Seat"]
 
 
 @message
@@ -16,6 +16,14 @@ class Seat:
 
 
 @message
+class Crowding:
+    """A crowd and its members."""
+
+    node: str
+    members: tuple[str, ...]
+
+
+@message
 class RoundPlan:
     """One training round.
 
@@ -24,6 +32,7 @@ class RoundPlan:
         state, state_digests: what was published last, shard by shard.
         batch_start, batch: rows [batch_start, batch_start + batch) of the training data, modulo its length.
         steps: gradient steps each worker takes on its slice.
+        crowds: the nodes that answer for all members; without any, members are nodes themselves.
     """
 
     round: int
@@ -36,3 +45,4 @@ class RoundPlan:
     batch_start: int
     batch: int
     steps: int
+    crowds: tuple[Crowding, ...] = ()

@@ -9,20 +9,38 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
-from hqde_ref.core.packing import fingerprint
-from hqde_ref.messages import Claim, Contribution, Refused, Runtime, Screen, Screened, Seen, Verdict
-from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.core.packing import fingerprint, packed_bytes
+from hqde_ref.errors import ConfigurationError
+from hqde_ref.messages import Claim, Contribution, Layout, Payload, Refused, Screen, Screened, Seen, Verdict
+from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
 
-__all__ = ["Attempt", "masses_of", "outlier_reasons", "refuse", "screen_groups", "settle", "without_rejected"]
+__all__ = [
+    "Attempt",
+    "masses_of",
+    "outlier_reasons",
+    "refuse",
+    "rows_of",
+    "screen_groups",
+    "settle",
+    "without_rejected",
+]
 
 Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
 
 def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
-    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile.
+
+    Contributions that cannot be combined (a mass times a value beyond float64) refuse the round: clause 6.1 owes a
+    verdict whatever members send.
+    """
     for _ in range(len(plan.members) + 1):
-        match attempt(gathered):
+        try:
+            outcome = attempt(gathered)
+        except ConfigurationError as error:
+            return refuse(plan, gathered, str(error).removesuffix("."))
+        match outcome:
             case Lost(keys=keys):
                 gone = {
                     c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
@@ -46,10 +64,9 @@ def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
     return Refused(round=plan.round, reason=reason, rejected=gathered.rejected, missing={**gathered.missing, **unused})
 
 
-def screen_groups(
-    runtime: Runtime, plan: RoundPlan, groups: Sequence[Sequence[Contribution]], *, seats: list[str], until: float
-) -> dict[str, Seen] | Lost | Unserved:
+def screen_groups(desk: Desk, groups: Sequence[Sequence[Contribution]]) -> dict[str, Seen] | Lost | Unserved:
     """What trusted aggregators find in whole vectors, one request a group."""
+    plan = desk.plan
     requests = [
         Screen(
             round=plan.round,
@@ -61,20 +78,38 @@ def screen_groups(
         )
         for group in groups
     ]
-    replies = ask_somewhere(runtime, requests, seats=seats, until=until)
+    replies = desk.ask(requests)
     if isinstance(replies, Lost | Unserved):
         return replies
     return {seen.worker: seen for reply in replies if isinstance(reply, Screened) for seen in reply.seen}
+
+
+def rows_of(
+    contributions: Sequence[Contribution], shard: int, layout: Layout
+) -> tuple[tuple[Payload, ...], tuple[int, ...] | None]:
+    """The payloads that hold this shard of contributions, and where in them each row stands (see ``Resolve``)."""
+    if all(c.row is None for c in contributions):
+        return tuple(c.payloads[shard] for c in contributions), None
+    starts: dict[str, int] = {}
+    arenas: list[Payload] = []
+    reached = 0
+    for arena in (c.payloads[shard] for c in contributions):
+        if arena.key not in starts:
+            starts[arena.key] = reached
+            reached += arena.nbytes // max(packed_bytes(layout), 1)
+            arenas.append(arena)
+    return tuple(arenas), tuple(starts[c.payloads[shard].key] + (c.row or 0) for c in contributions)
 
 
 def outlier_reasons(
     screened: Gathered, kept: Sequence[str], scores: Mapping[str, float], limit: float
 ) -> dict[str, str]:
     """Why each contribution that was not kept was rejected (clause 4.12)."""
+    chosen = frozenset(kept)
     return {
         c.worker: f"outlier: distance {scores[c.worker]:.4g} from the centre, {limit:.4g} is allowed"
         for c in screened.contributions
-        if c.worker not in kept
+        if c.worker not in chosen
     }
 
 

@@ -6,93 +6,45 @@ see distances work on Gram matrices that add up (``hqde_ref.core.isometry``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-from hqde_ref.core.judging import Budget, Gathered, find_shortage, judge_budget
+from hqde_ref.core.judging import Gathered
 from hqde_ref.core.kernels.exact_sums import choose_grid
 from hqde_ref.core.packing import fingerprint
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.sharding import float_slices, shard_layouts
-from hqde_ref.messages import (
-    Accepted,
-    AddGrams,
-    Blend,
-    Claim,
-    Combine,
-    Contribution,
-    Evidence,
-    GramPart,
-    PartialGram,
-    Payload,
-    Reply,
-    Resolve,
-    Runtime,
-    Screen,
-    Screened,
-    Seen,
-    Verdict,
-    Weigh,
-    Weighed,
-    message,
-)
-from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.messages import Claim, Combine, Contribution, Evidence, Screen, Screened, Seen, Verdict
+from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import masses_of, outlier_reasons, refuse, settle, without_rejected
+from hqde_ref.rounds.robust import accept_shards, robust_shards
+from hqde_ref.rounds.settling import masses_of, refuse, settle, without_rejected
 
-__all__ = ["sharded_round"]
+__all__ = ["Tops", "grids_of", "sharded_round"]
 
-
-@message
-class _Desk:
-    """What every step of a round needs in order to ask; seats that fail are struck off."""
-
-    runtime: Runtime
-    plan: RoundPlan
-    seats: list[str]
-    until: float
-
-    def ask(self, requests: Sequence[object]) -> tuple[Reply, ...] | Lost | Unserved:
-        return ask_somewhere(self.runtime, requests, seats=self.seats, until=self.until)
+Tops: TypeAlias = Mapping[str, tuple[tuple[float, ...], ...]]  # of each member: by shard, by float block of the shard
 
 
-def sharded_round(runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float) -> Verdict:
+def sharded_round(desk: Desk, gathered: Gathered) -> Verdict:
     """Screen every shard, judge the members by all their shards, combine shard by shard."""
-    desk = _Desk(runtime=runtime, plan=plan, seats=seats, until=until)
-    return settle(plan, gathered, lambda now: _attempt(desk, now))
+    return settle(desk.plan, gathered, lambda now: _attempt(desk, now))
 
 
-def _attempt(desk: _Desk, gathered: Gathered) -> Verdict | Lost | Unserved:
-    plan = desk.plan
+def _attempt(desk: Desk, gathered: Gathered) -> Verdict | Lost | Unserved:
     found = _screen(desk, gathered)
     if isinstance(found, Lost | Unserved):
         return found
     seen, tops = found
     screened = without_rejected(gathered, seen)
-    usable, members = len(screened.contributions), len(plan.members)
-    budget = judge_budget(policy=plan.policy, members=members, rejected=screened.rejected, usable=usable)
-    shortage = find_shortage(budget, policy=plan.policy, members=members)
-    if shortage is not None:
-        return refuse(plan, screened, shortage)
-    if get_rule(plan.policy.rule).family == "mean":
+    if get_rule(desk.plan.policy.rule).family == "mean":
         return _mean(desk, screened, tops)
-    weighed = _weigh(desk, screened, budget)
-    if isinstance(weighed, Lost | Unserved):
-        return weighed
-    if get_rule(plan.policy.rule).family == "coordinatewise":
-        return _coordinatewise(desk, screened, budget, weighed)
-    return _blend(desk, screened, weighed)
-
-
-def _shard(contributions: Sequence[Contribution], shard: int) -> tuple[Payload, ...]:
-    return tuple(c.payloads[shard] for c in contributions)
+    return robust_shards(desk, screened)
 
 
 # ------------------------------------------------------------------------------------------------ screening
 
 
-def _screen(
-    desk: _Desk, gathered: Gathered
-) -> tuple[dict[str, Seen], dict[str, tuple[tuple[float, ...], ...]]] | Lost | Unserved:
+def _screen(desk: Desk, gathered: Gathered) -> tuple[dict[str, Seen], Tops] | Lost | Unserved:
     """One finding a member, by its first bad shard, and its magnitudes by shard."""
     plan = desk.plan
     whole = [c for c in gathered.contributions if len(c.payloads) == len(c.digests) == plan.policy.shards]
@@ -114,7 +66,7 @@ def _screen(
     looks = [{found.worker: found for found in reply.seen} for reply in replies if isinstance(reply, Screened)]
     seen: dict[str, Seen] = {}
     for c in gathered.contributions:
-        if c not in whole:
+        if c.worker not in looks[0]:
             reason = f"misshapen: {len(c.payloads)} shards, the round declared {plan.policy.shards}"
             seen[c.worker] = Seen(worker=c.worker, reason=reason, tops=(), digest="")
             continue
@@ -127,11 +79,8 @@ def _screen(
 # ------------------------------------------------------------------------------------------------ means
 
 
-def _mean(desk: _Desk, screened: Gathered, tops: dict[str, tuple[tuple[float, ...], ...]]) -> Verdict | Lost | Unserved:
-    """The exact mean of every shard, on one grid for each entry of the whole layout."""
-    plan, contributions = desk.plan, screened.contributions
-    weights = masses_of(plan, contributions)
-    masses = tuple(weights[c.worker] for c in contributions)
+def grids_of(plan: RoundPlan, contributions: Sequence[Contribution], tops: Tops) -> tuple[tuple[int, ...], ...]:
+    """The grid of every shard; all parts of one entry of the whole layout have the same."""
     parents = float_slices(plan.layout, plan.policy.shards)
     entries = 1 + max((number for shard in parents for number in shard), default=-1)
     whole = []
@@ -141,15 +90,26 @@ def _mean(desk: _Desk, screened: Gathered, tops: dict[str, tuple[tuple[float, ..
             for top, number in zip(mine, numbers, strict=True):
                 largest[number] = max(largest[number], top)
         whole.append(tuple(largest))
-    grid = choose_grid(whole, masses)
+    masses = masses_of(plan, contributions)
+    grid = choose_grid(whole, [masses[c.worker] for c in contributions])
+    return tuple(tuple(grid[number] for number in numbers) for numbers in parents)
+
+
+def _mean(desk: Desk, screened: Gathered, tops: Tops) -> Verdict | Lost | Unserved:
+    """The exact mean of every shard."""
+    plan, contributions = desk.plan, screened.contributions
+    if not contributions:
+        return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
+    workers, masses = tuple(c.worker for c in contributions), masses_of(plan, contributions)
+    grids = grids_of(plan, contributions, tops)
     requests = [
         Combine(
             round=plan.round,
             layout=layout,
-            parts=_shard(contributions, shard),
-            workers=tuple(c.worker for c in contributions),
-            masses=masses,
-            grid=tuple(grid[number] for number in parents[shard]),
+            parts=tuple(c.payloads[shard] for c in contributions),
+            workers=workers,
+            masses=tuple(masses[worker] for worker in workers),
+            grid=grids[shard],
             leaf=True,
             root=True,
         )
@@ -159,120 +119,4 @@ def _mean(desk: _Desk, screened: Gathered, tops: dict[str, tuple[tuple[float, ..
     if isinstance(replies, Lost | Unserved):
         return replies
     evidence = Evidence(rule=plan.policy.rule, faulty_max=0, kappa=None)
-    return _accept(plan, screened, replies, kept=tuple(c.worker for c in contributions), evidence=evidence)
-
-
-# ------------------------------------------------------------------------------------------------ robust rules
-
-
-def _weigh(desk: _Desk, screened: Gathered, budget: Budget) -> Weighed | Lost | Unserved:
-    """Gram matrices of the shards, added up with at most b a node, and judged at one node."""
-    plan, contributions = desk.plan, screened.contributions
-    family = get_rule(plan.policy.rule).family
-    if family == "coordinatewise" and plan.policy.outlier_factor is None:
-        return _keep_all(plan, contributions)
-    requests: list[object] = [
-        PartialGram(round=plan.round, layout=layout, rows=_shard(contributions, shard))
-        for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards))
-    ]
-    parts = desk.ask(requests)
-    if isinstance(parts, Lost | Unserved):
-        return parts
-    grams = [part.payload for part in parts if isinstance(part, GramPart)]
-    while len(grams) > plan.policy.branching:
-        groups = [tuple(grams[i : i + plan.policy.branching]) for i in range(0, len(grams), plan.policy.branching)]
-        parts = desk.ask([AddGrams(round=plan.round, parts=group) for group in groups])
-        if isinstance(parts, Lost | Unserved):
-            return parts
-        grams = [part.payload for part in parts if isinstance(part, GramPart)]
-    request = Weigh(
-        round=plan.round,
-        gram=tuple(grams),
-        workers=tuple(c.worker for c in contributions),
-        contents=tuple("+".join(c.digests) for c in contributions),
-        rule=plan.policy.rule if family == "gram" else None,
-        faulty_max=budget.hidden_max,
-        rejections_max=budget.rejections_max,
-        outlier_factor=plan.policy.outlier_factor,
-    )
-    replies = desk.ask([request])
-    if isinstance(replies, Lost | Unserved):
-        return replies
-    weighed: Weighed = replies[0]
-    return weighed
-
-
-def _keep_all(plan: RoundPlan, contributions: Sequence[Contribution]) -> Weighed:
-    return Weighed(
-        kept=tuple(c.worker for c in contributions),
-        multipliers=(),
-        scores={},
-        limit=0.0,
-        evidence=Evidence(rule=plan.policy.rule, faulty_max=0, kappa=None),
-    )
-
-
-def _coordinatewise(desk: _Desk, screened: Gathered, budget: Budget, weighed: Weighed) -> Verdict | Lost | Unserved:
-    """The rule itself on every shard of those kept."""
-    plan = desk.plan
-    kept = [c for c in screened.contributions if c.worker in weighed.kept]
-    requests = [
-        Resolve(
-            round=plan.round,
-            layout=layout,
-            rule=plan.policy.rule,
-            rows=_shard(kept, shard),
-            workers=tuple(c.worker for c in kept),
-            faulty_max=budget.hidden_max,
-            rejections_max=0,
-            outlier_factor=None,
-            dropped=len(screened.contributions) - len(kept),
-        )
-        for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards))
-    ]
-    replies = desk.ask(requests)
-    if isinstance(replies, Lost | Unserved):
-        return replies
-    return _accept(plan, screened, replies, kept=weighed.kept, evidence=replies[0].evidence, weighed=weighed)
-
-
-def _blend(desk: _Desk, screened: Gathered, weighed: Weighed) -> Verdict | Lost | Unserved:
-    plan, contributions = desk.plan, screened.contributions
-    requests = [
-        Blend(
-            round=plan.round,
-            layout=layout,
-            rows=_shard(contributions, shard),
-            multipliers=weighed.multipliers,
-            kept=tuple(index for index, c in enumerate(contributions) if c.worker in weighed.kept),
-        )
-        for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards))
-    ]
-    replies = desk.ask(requests)
-    if isinstance(replies, Lost | Unserved):
-        return replies
-    return _accept(plan, screened, replies, kept=weighed.kept, evidence=weighed.evidence, weighed=weighed)
-
-
-def _accept(
-    plan: RoundPlan,
-    screened: Gathered,
-    replies: Sequence[Reply],
-    *,
-    kept: tuple[str, ...],
-    evidence: Evidence,
-    weighed: Weighed | None = None,
-) -> Accepted:
-    scores = {} if weighed is None else weighed.scores
-    limit = 0.0 if weighed is None else weighed.limit
-    return Accepted(
-        round=plan.round,
-        payloads=tuple(reply.payload for reply in replies),
-        digests=tuple(reply.digest for reply in replies),
-        used=kept,
-        rejected={**screened.rejected, **outlier_reasons(screened, kept, scores, limit)},
-        missing=screened.missing,
-        scores=scores,
-        limit=limit,
-        evidence=evidence,
-    )
+    return accept_shards(plan, screened, replies, kept=workers, evidence=evidence)

@@ -5,14 +5,15 @@ Source: HQDE clauses 1.3, 1.6, 6.1 to 6.5; ``docs/design.md``, the laws of ``ask
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hqde_ref.core.judging import check_policy, gather
 from hqde_ref.core.splitting import split_batch
-from hqde_ref.messages import UNKNOWN, Accepted, Adopt, Call, Failed, Payload, Reply, Runtime, Train, Verdict
-from hqde_ref.rounds.asking import prefer_seats
+from hqde_ref.messages import UNKNOWN, Accepted, Adopt, Call, Failed, Reply, Runtime, Train, Verdict
+from hqde_ref.rounds.asking import Desk, prefer_seats
+from hqde_ref.rounds.calling import call_up
+from hqde_ref.rounds.crowded import crowded_round
 from hqde_ref.rounds.flat import flat_round
 from hqde_ref.rounds.mapreduce import mapreduce_round
+from hqde_ref.rounds.mustering import muster
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
@@ -35,18 +36,23 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     train_until = start + plan.policy.train_share * plan.policy.round_within_s
     publish_from = end - PUBLISH_SHARE * (end - train_until)
 
-    replies = _train(runtime, plan, until=train_until)
-    gathered = gather(replies, members=plan.members, round_number=plan.round, weighting=plan.policy.weighting)
-    present = [c.worker for c in gathered.contributions]
+    if plan.crowds:
+        roll = muster(runtime, plan, until=train_until)
+        gathered = roll.gathered
+    else:
+        replies = _train(runtime, plan, until=train_until)
+        gathered = gather(replies, members=plan.members, round_number=plan.round, weighting=plan.policy.weighting)
+    present = frozenset(c.worker for c in gathered.contributions)
     seats = prefer_seats(plan.seats, present=present)
-    verdict = _TOPOLOGIES[plan.policy.topology](runtime, plan, gathered, seats=seats, until=publish_from)
+    desk = Desk(runtime=runtime, plan=plan, seats=seats, until=publish_from)
+    verdict = crowded_round(desk, roll) if plan.crowds else _TOPOLOGIES[plan.policy.topology](desk, gathered)
     if isinstance(verdict, Accepted):
         _publish(runtime, plan, verdict, present=present, until=end)
     return verdict
 
 
 def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Reply]:
-    """Ask every member to train; those that lost the state (a restarted host) get it and are asked again."""
+    """What every member answered."""
     slices = split_batch(samples=plan.batch, workers=len(plan.members))
     calls = {
         member: Call(
@@ -62,34 +68,23 @@ def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Repl
         )
         for member, (start, stop) in zip(plan.members, slices, strict=True)
     }
-    replies = _ask(runtime, list(calls.values()), until=until)
-    behind = [m for m in plan.members if isinstance(replies[m], Failed) and replies[m].reason == UNKNOWN]
-    if behind:
-        _adopt(runtime, plan.round - 1, plan.state, plan.state_digests, behind, enough=len(behind), until=until)
-        again = [Call(node=m, request=calls[m].request, attempt=1) for m in behind]
-        replies |= _ask(runtime, again, until=until)
-    return replies
+    return call_up(
+        runtime,
+        calls,
+        adopt=Adopt(round=plan.round - 1, state=plan.state, digests=plan.state_digests),
+        is_behind=lambda reply: isinstance(reply, Failed) and reply.reason == UNKNOWN,
+        until=until,
+        look_up_s=plan.policy.hedge_after_s,
+    )
 
 
-def _ask(runtime: Runtime, calls: Sequence[Call], *, until: float) -> dict[str, Reply]:
-    answers = runtime.ask(calls, enough=len(calls), until=until)
-    return {answer.node: answer.reply for answer in answers}
+def _publish(runtime: Runtime, plan: RoundPlan, verdict: Accepted, *, present: frozenset[str], until: float) -> None:
+    """Give the result to everyone; wait only for those who took part, and not long for one of them that hangs.
 
-
-def _publish(runtime: Runtime, plan: RoundPlan, verdict: Accepted, *, present: Sequence[str], until: float) -> None:
-    """Give the result to everyone; wait only for those who took part. The others get it when they are back."""
-    _adopt(runtime, plan.round, verdict.payloads, verdict.digests, plan.members, enough=len(present), until=until)
-
-
-def _adopt(
-    runtime: Runtime,
-    round_number: int,
-    state: tuple[Payload, ...],
-    digests: tuple[str, ...],
-    members: Sequence[str],
-    *,
-    enough: int,
-    until: float,
-) -> None:
-    calls = [Call(node=m, request=Adopt(round=round_number, state=state, digests=digests)) for m in members]
-    runtime.ask(calls, enough=enough, until=until)
+    What is under way still arrives, before the next round's request. Whoever never gets it says so in the next round.
+    """
+    wait = min(until, runtime.now() + plan.policy.hedge_after_s)
+    groups = {crowd.node: crowd.members for crowd in plan.crowds} or {member: (member,) for member in plan.members}
+    here = sum(not present.isdisjoint(members) for members in groups.values())
+    adopt = Adopt(round=plan.round, state=verdict.payloads, digests=verdict.digests)
+    runtime.ask([Call(node=node, request=adopt, until=until) for node in groups], enough=here, until=wait)

@@ -15,12 +15,11 @@ from hqde_ref.messages import (
     Contribution,
     Evidence,
     Payload,
-    Runtime,
     Seen,
     Verdict,
     message,
 )
-from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
 
@@ -36,23 +35,22 @@ class _Part:
     masses: tuple[float, ...]
 
 
-def tree_round(runtime: Runtime, plan: RoundPlan, gathered: Gathered, *, seats: list[str], until: float) -> Verdict:
+def tree_round(desk: Desk, gathered: Gathered) -> Verdict:
     """Screen at the lowest aggregators, fix one grid, add up the levels, divide at the root."""
-    tree = plan_tree(workers=len(plan.members), branching=plan.policy.branching)
-    return settle(plan, gathered, lambda now: _attempt(runtime, plan, tree, now, seats=seats, until=until))
+    tree = plan_tree(workers=len(desk.plan.members), branching=desk.plan.policy.branching)
+    return settle(desk.plan, gathered, lambda now: _attempt(desk, tree, now))
 
 
-def _attempt(
-    runtime: Runtime, plan: RoundPlan, tree: TreePlan, gathered: Gathered, *, seats: list[str], until: float
-) -> Verdict | Lost | Unserved:
+def _attempt(desk: Desk, tree: TreePlan, gathered: Gathered) -> Verdict | Lost | Unserved:
+    plan = desk.plan
     groups = [group for group in _leaf_groups(plan, tree, gathered) if group]
-    seen = screen_groups(runtime, plan, groups, seats=seats, until=until)
+    seen = screen_groups(desk, groups)
     if isinstance(seen, Lost | Unserved):
         return seen
     screened = without_rejected(gathered, seen)
     if not screened.contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
-    root = _climb(runtime, plan, tree, screened, seen, seats=seats, until=until)
+    root = _climb(desk, tree, screened, seen)
     if isinstance(root, Lost | Unserved):
         return root
     return Accepted(
@@ -80,16 +78,8 @@ def _leaf_groups(plan: RoundPlan, tree: TreePlan, gathered: Gathered) -> list[li
     ]
 
 
-def _climb(
-    runtime: Runtime,
-    plan: RoundPlan,
-    tree: TreePlan,
-    screened: Gathered,
-    seen: dict[str, Seen],
-    *,
-    seats: list[str],
-    until: float,
-) -> Combined | Lost | Unserved:
+def _climb(desk: Desk, tree: TreePlan, screened: Gathered, seen: dict[str, Seen]) -> Combined | Lost | Unserved:
+    plan = desk.plan
     masses = masses_of(plan, screened.contributions)
     grid = choose_grid(
         [seen[c.worker].tops for c in screened.contributions], [masses[c.worker] for c in screened.contributions]
@@ -119,7 +109,7 @@ def _climb(
             )
             for place in places
         ]
-        replies = ask_somewhere(runtime, requests, seats=seats, until=until)
+        replies = desk.ask(requests)
         if isinstance(replies, Lost | Unserved):
             return replies
         if level == 0:

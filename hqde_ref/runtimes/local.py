@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from hqde_ref.errors import HqdeError
-from hqde_ref.messages import Answer, Call, Failed, Node, NodeSpec, Payload, Reply
+from hqde_ref.messages import LATE, Answer, Call, Failed, Node, NodeSpec, Payload, Reply
 
 __all__ = ["Local", "perform_guarded"]
 
@@ -41,7 +41,7 @@ class Local:
         replies = 0
         for call in calls:
             if replies >= enough or self.now() >= until:
-                reply: Reply = Failed(reason="late", definite=False)
+                reply: Reply = LATE
             else:
                 reply = perform_guarded(self._nodes.get(call.node), call)
             replies += not isinstance(reply, Failed)

@@ -15,7 +15,6 @@ import dataclasses
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,15 +25,17 @@ import numpy as np
 import ray
 import torch
 from ray import exceptions as faults
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from hqde_ref.core.splitting import gpu_share
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import (
+    CRASHED,
+    LATE,
     Answer,
     Call,
     Failed,
-    Node,
     NodeSpec,
     Payload,
     Reply,
@@ -42,61 +43,13 @@ from hqde_ref.messages import (
     payloads_in_reply,
     replace_payloads,
 )
-from hqde_ref.runtimes.local import perform_guarded
+from hqde_ref.runtimes.ray_cluster import alive_nodes, connect
+from hqde_ref.runtimes.ray_host import LOSSES, Host
 
 __all__ = ["OnRay"]
 
-_LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError, faults.GetTimeoutError)
-_LATE = Failed(reason="late", definite=False)
-_CRASHED = Failed(reason="crashed", definite=True)
-
-
-class _Host:
-    """The actor: holds nodes, resolves payloads, performs calls one after the other."""
-
-    def __init__(self, specs: tuple[NodeSpec, ...], incarnation: int) -> None:
-        torch.set_num_threads(1)  # sums in another order would be other bits
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        self._nodes: dict[str, Node] = {spec.name: spec.build(incarnation) for spec in specs}
-
-    def ready(self) -> int:
-        return os.getpid()
-
-    def perform(self, calls: list[Call], patience_s: float) -> Any:
-        until = time.monotonic() + patience_s
-        metas: list[tuple[Reply, float, float]] = []
-        vectors: list[Any] = []
-        for call in calls:
-            start = time.monotonic()
-            reply = self._one(call, until)
-            mine: list[Any] = []
-            metas.append((replace_payloads(reply, partial(_strip, mine)), start, time.monotonic()))
-            vectors += mine + [None] * (payloads_in_reply(call.request) - len(mine))
-        return [metas, *vectors] if vectors else metas
-
-    def _one(self, call: Call, until: float) -> Reply:
-        lost: list[str] = []
-
-        def load(payload: Payload) -> Payload:
-            if not isinstance(payload.ref, ray.ObjectRef):
-                return payload
-            try:
-                array = ray.get(payload.ref, timeout=max(until - time.monotonic(), 0.05))
-            except _LOSSES:
-                lost.append(payload.key)
-                return payload
-            return dataclasses.replace(payload, ref=torch.from_numpy(array))
-
-        request = replace_payloads(call.request, load)
-        if lost:
-            return Failed(reason="payload lost", definite=True, lost=tuple(lost))
-        return perform_guarded(self._nodes.get(call.node), dataclasses.replace(call, request=request))
-
-
-def _strip(out: list[Any], payload: Payload) -> Payload:
-    """Take the vector out of a reply and leave its index."""
-    out.append(np.ascontiguousarray(payload.ref.numpy()))
-    return dataclasses.replace(payload, ref=len(out) - 1)
+_AGAIN_S = 0.2
+_FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
 
 
 def _point_to(refs: list[Any], payload: Payload) -> Payload:
@@ -111,6 +64,8 @@ class _Seat:
     specs: tuple[NodeSpec, ...]
     actor: Any
     incarnation: int
+    number: int
+    node: str | None
     pid: int | None = None
     pending: Any = None  # the reference that answers when a fresh actor is ready
     dead: bool = False
@@ -135,6 +90,8 @@ class OnRay:
         address: of a running cluster (``host:port``); None starts a private one, which ``close`` ends.
         gpus: logical GPUs to share among the hosts (clause 1.1); 0 uses none.
         start_within_s: how long hosts may take to be placed and ready (clause 1.2).
+        spread: deal hosts in turn to the nodes of the cluster that are alive, by hard affinity; Ray places them else.
+        store_bytes: size of a private cluster's object store.
         observe: called with a ``Span`` for every request that was answered.
 
     Raises:
@@ -148,14 +105,17 @@ class OnRay:
         address: str | None = None,
         gpus: int = 0,
         start_within_s: float = 60.0,
+        spread: bool = False,
+        store_bytes: int = 512 << 20,
         observe: Callable[[Span], None] | None = None,
     ) -> None:
         self._observe = observe
         self._flying: list[_Message] = []
-        self._owns_ray = _connect(address, gpus)
+        self._spread = spread
+        self._owns_ray = connect(address, gpus, store_bytes)
         self._share = gpu_share(workers=max(len(hosts), 1), gpus=gpus)
-        self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(_Host)
-        self._hosts = {host: self._start(tuple(specs), 0) for host, specs in hosts.items()}
+        self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(Host)
+        self._hosts = {host: self._start(tuple(specs), 0, number) for number, (host, specs) in enumerate(hosts.items())}
         self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
         try:
             self.settle(within_s=start_within_s)
@@ -169,8 +129,12 @@ class OnRay:
         return time.monotonic()
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        until = min(until, time.monotonic() + _FOREVER_S)
         self._drop_settled(calls)
         replies: dict[int, Reply] = {}
+        places: dict[str, list[int]] = {}
+        for index, call in enumerate(calls):
+            places.setdefault(call.node, []).append(index)
         waiting = self._send(calls, replies, until)
         while waiting and sum(not isinstance(r, Failed) for r in replies.values()) < enough:
             left = until - time.monotonic()
@@ -179,11 +143,9 @@ class OnRay:
             ready, _ = ray.wait([message.meta for message in waiting], num_returns=1, timeout=left)
             for message in [m for m in waiting if m.meta in ready]:
                 waiting.remove(message)
-                for call, reply in self._receive(message):
-                    for index, asked in enumerate(calls):
-                        if asked == call:
-                            replies[index] = reply
-        return tuple(Answer(node=call.node, reply=replies.get(index, _LATE)) for index, call in enumerate(calls))
+                for call, reply in self._receive(message, until):
+                    replies |= {index: reply for index in places.get(call.node, ()) if calls[index] == call}
+        return tuple(Answer(node=call.node, reply=replies.get(index, LATE)) for index, call in enumerate(calls))
 
     def fetch(self, payload: Payload) -> Tensor:
         """The vector, copied out of the object store.
@@ -193,7 +155,7 @@ class OnRay:
         """
         try:
             return torch.from_numpy(np.array(ray.get(payload.ref, timeout=60)))
-        except _LOSSES as error:
+        except LOSSES as error:
             raise RuntimeFault(what=f"payload {payload.key}", problem="is lost", do="run the round again") from error
 
     # ---------------------------------------------------------------------------------------------- hosts
@@ -211,10 +173,16 @@ class OnRay:
         """Process id of a host that was ready once; None while it starts."""
         return self._hosts[host].pid
 
+    def node_of(self, host: str) -> str | None:
+        """Id of the Ray node that a host was dealt to; None where Ray placed it."""
+        return self._hosts[host].node
+
     def restart(self, host: str) -> None:
         """Start a fresh actor for a host whose process is gone; ``settle`` waits for it."""
         seat = self._hosts[host]
-        self._hosts[host] = self._start(seat.specs, seat.incarnation + 1)
+        with suppress(faults.RayError):
+            ray.kill(seat.actor)  # it may only have been out of reach
+        self._hosts[host] = self._start(seat.specs, seat.incarnation + 1, seat.number)
 
     def settle(self, *, within_s: float, down: Sequence[str] = ()) -> None:
         """Restart what died, except the hosts that shall stay ``down``, and wait until the rest is ready.
@@ -223,7 +191,7 @@ class OnRay:
             RuntimeFault: naming the hosts that are not, once the time is up (clause 1.2).
         """
         until = time.monotonic() + within_s
-        self._note_deaths()
+        self._note_deaths(until)
         for host, seat in self._hosts.items():
             if seat.dead and host not in down:
                 self.restart(host)
@@ -261,37 +229,54 @@ class OnRay:
 
     # ---------------------------------------------------------------------------------------------- inside
 
-    def _start(self, specs: tuple[NodeSpec, ...], incarnation: int) -> _Seat:
-        actor: Any = self._remote.remote(specs, incarnation)
-        return _Seat(specs=specs, actor=actor, incarnation=incarnation, pending=actor.ready.remote())
+    def _start(self, specs: tuple[NodeSpec, ...], incarnation: int, number: int) -> _Seat:
+        places = alive_nodes() if self._spread else []
+        where = NodeAffinitySchedulingStrategy(places[number % len(places)], soft=False) if places else "DEFAULT"
+        actor: Any = self._remote.options(scheduling_strategy=where).remote(specs, incarnation)
+        return _Seat(
+            specs=specs,
+            actor=actor,
+            incarnation=incarnation,
+            number=number,
+            node=places[number % len(places)] if places else None,
+            pending=actor.ready.remote(),
+        )
 
     def _become_ready(self, host: str, until: float) -> None:
         seat = self._hosts[host]
         if seat.pending is None:
             return
-        try:
-            seat.pid = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
-            seat.pending = None
-        except faults.GetTimeoutError:
-            return
-        except faults.RayActorError as error:
-            raise RuntimeFault(
-                what=f"host {host}", problem=f"its nodes cannot be built ({error})", do="mend them"
-            ) from error
-
-    def _note_deaths(self) -> None:
-        """Mark hosts whose process is gone. One that is busy or stopped does not answer and counts as alive."""
-        probes = {
-            seat.actor.ready.remote(): seat for seat in self._hosts.values() if not seat.dead and seat.pending is None
-        }
-        if not probes:
-            return
-        answered, _ = ray.wait(list(probes), num_returns=len(probes), timeout=1.0)
-        for probe in answered:
+        while seat.pending is not None:
             try:
-                ray.get(probe)
-            except faults.RayActorError:
-                probes[probe].dead = True
+                seat.pid = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
+                seat.pending = None
+            except faults.GetTimeoutError:
+                return
+            except faults.ActorUnavailableError:  # the question or its answer was lost on the way
+                time.sleep(_AGAIN_S)
+                seat.pending = seat.actor.ready.remote()
+            except faults.RayActorError as error:
+                problem = f"its nodes cannot be built ({error})"
+                raise RuntimeFault(what=f"host {host}", problem=problem, do="mend them") from error
+
+    def _note_deaths(self, until: float) -> None:
+        """Mark hosts whose process is gone. One that is busy or stopped does not answer and counts as alive."""
+        doubtful = [seat for seat in self._hosts.values() if not seat.dead and seat.pending is None]
+        while doubtful:
+            probes = {seat.actor.ready.remote(): seat for seat in doubtful}
+            answered, _ = ray.wait(list(probes), num_returns=len(probes), timeout=1.0)
+            doubtful = []
+            for probe in answered:
+                try:
+                    ray.get(probe)
+                except faults.ActorUnavailableError:  # out of reach: dead with its node, or a message was lost
+                    doubtful.append(probes[probe])
+                except faults.RayActorError:
+                    probes[probe].dead = True
+            if time.monotonic() >= until:
+                return
+            if doubtful:
+                time.sleep(_AGAIN_S)
 
     def _send(self, calls: Sequence[Call], replies: dict[int, Reply], until: float) -> list[_Message]:
         """The messages to wait for: those in flight that an equal call joins, and one new one a host."""
@@ -306,7 +291,7 @@ class OnRay:
             elif host is None:
                 replies[index] = Failed(reason=f"there is no node {call.node!r}", definite=True)
             elif self._hosts[host].dead:
-                replies[index] = _CRASHED
+                replies[index] = CRASHED
             elif call not in groups.setdefault(host, []):
                 groups[host].append(call)
         for host, group in groups.items():
@@ -316,7 +301,8 @@ class OnRay:
     def _submit(self, host: str, calls: list[Call], until: float) -> _Message:
         seat = self._hosts[host]
         vectors = sum(payloads_in_reply(call.request) for call in calls)
-        patience = max(until - time.monotonic(), 0.05)
+        last = max(until if call.until is None else call.until for call in calls)
+        patience = min(max(last - time.monotonic(), 0.05), _FOREVER_S)
         method = seat.actor.perform.options(num_returns=1 + vectors)
         refs = method.remote(calls, patience)
         meta, *rest = refs if vectors else [refs]
@@ -324,18 +310,18 @@ class OnRay:
         self._flying.append(message)
         return message
 
-    def _receive(self, message: _Message) -> list[tuple[Call, Reply]]:
+    def _receive(self, message: _Message, until: float) -> list[tuple[Call, Reply]]:
         if message in self._flying:
             self._flying.remove(message)
         try:
-            metas = ray.get(message.meta)
-        except faults.ActorUnavailableError:
+            metas = ray.get(message.meta, timeout=max(until - time.monotonic(), 1.0))
+        except (faults.ActorUnavailableError, faults.ObjectLostError, faults.GetTimeoutError):
             return [(call, Failed(reason="unreachable", definite=False)) for call in message.calls]
         except faults.ActorDiedError:
             seat = self._hosts[message.host]
             if seat.incarnation == message.incarnation:
                 seat.dead = True
-            return [(call, _CRASHED) for call in message.calls]
+            return [(call, CRASHED) for call in message.calls]
         except faults.RayTaskError as error:
             raise error.cause from error  # a bug of a node: it must not look like a fault
         answers: list[tuple[Call, Reply]] = []
@@ -354,7 +340,7 @@ class OnRay:
         if old:
             ready, _ = ray.wait([m.meta for m in old], num_returns=len(old), timeout=0)
             for message in [m for m in old if m.meta in ready]:
-                self._receive(message)
+                self._receive(message, time.monotonic())
 
 
 def _span(host: str, call: Call, reply: Reply, start: float, finish: float) -> Span:
@@ -366,30 +352,3 @@ def _span(host: str, call: Call, reply: Reply, start: float, finish: float) -> S
         finish=finish,
         outcome=type(reply).__name__,
     )
-
-
-def _connect(address: str | None, gpus: int) -> bool:
-    """Use the caller's session, join the cluster named, or start a private one. True if it is ours to end."""
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is not None:
-        try:
-            ray.init(address=address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RuntimeFault(
-                what=f"Ray cluster at {address}",
-                problem=f"does not answer ({first})",
-                do="check that it runs, or leave the address out",
-            ) from error
-        return True
-    ray.init(
-        address="local",
-        num_gpus=gpus,
-        include_dashboard=False,
-        object_store_memory=512 << 20,
-        num_cpus=os.cpu_count(),
-        **options,
-    )
-    return True

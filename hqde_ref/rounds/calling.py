@@ -1,0 +1,58 @@
+"""Calling everybody up: members, or crowds of them, to train from the published state.
+
+Source: HQDE clauses 1.4, 1.6, 6.1, 6.2. A restarted host has lost the state: it says so, is given it, and is asked
+again. One that hangs must not keep the story from that, so it looks up now and then; what is still out is joined, not
+repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from hqde_ref.messages import LATE, Adopt, Call, Failed, Reply, Runtime
+from hqde_ref.rounds.asking import TICK_S
+
+__all__ = ["ATTEMPTS", "call_up", "got_lost"]
+
+ATTEMPTS = 5
+
+
+def call_up(
+    runtime: Runtime,
+    calls: Mapping[str, Call],
+    *,
+    adopt: Adopt,
+    is_behind: Callable[[Reply], bool],
+    until: float,
+    look_up_s: float,
+) -> dict[str, Reply]:
+    """The last reply of every node, by its name.
+
+    Args:
+        calls: one for each node. A node is asked again when it lacked the state, or when a message was lost on the way.
+        is_behind: whether a reply says that the state is missing.
+        look_up_s: how long to wait at most before those that did answer are looked after.
+    """
+    replies: dict[str, Reply] = dict.fromkeys(calls, LATE)
+    out = dict(calls)
+    while out and runtime.now() < until - TICK_S:
+        pause = min(until, runtime.now() + look_up_s)
+        answers = runtime.ask(list(out.values()), enough=len(out), until=pause)
+        replies |= {answer.node: answer.reply for answer in answers}
+        may = [node for node, call in out.items() if call.attempt + 1 < ATTEMPTS]
+        behind = [node for node in may if is_behind(replies[node])]
+        if behind:
+            pause = min(until, runtime.now() + look_up_s)
+            runtime.ask(
+                [Call(node=node, request=adopt, until=until) for node in behind], enough=len(behind), until=pause
+            )
+        again = {node: out[node] for node in may if node in behind or got_lost(replies[node])}
+        silent = {node: call for node, call in out.items() if replies[node] == LATE}
+        out = silent | {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()}
+    return replies
+
+
+def got_lost(reply: Reply) -> bool:
+    """Whether the request or its answer was lost on the way. It may have been done; done again, it counts once."""
+    return isinstance(reply, Failed) and not reply.definite and reply != LATE

@@ -1,0 +1,244 @@
+"""The stories that change who serves: a store comes back empty, a new one joins, one leaves.
+
+Source: HQDE clauses 2.7, 2.9. A store is brought up to date from the others before it serves: first it is told the
+newest version of each of its keys, below which it will never serve, then it is given the bytes.
+
+One coordinator changes a plan, while nobody writes under the old one. If the change is refused, the old plan stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hqde_ref.core.quorums import (
+    StorePlan,
+    Wanted,
+    check_plan_change,
+    check_store_plan,
+    merge_listings,
+    merge_rejoined,
+    needed_others,
+)
+from hqde_ref.messages import (
+    Call,
+    Copy,
+    Expect,
+    Expected,
+    Failed,
+    Found,
+    Get,
+    Joined,
+    List,
+    Listed,
+    NotJoined,
+    Put,
+    Report,
+    Reported,
+    Runtime,
+    Serve,
+    Serving,
+    Standing,
+    Stored,
+    message,
+)
+from hqde_ref.rounds.storing import ask_stores, part_of
+
+__all__ = ["change_plan", "rejoin"]
+
+PAGE = 500  # keys in a message
+BATCH = 32  # vectors on their way at once
+
+
+@message
+class _Caught:
+    """A store that may be told to serve."""
+
+    store: str
+    incarnation: int
+    rejoined: tuple[tuple[str, int], ...]
+    keys: int
+    behind: tuple[str, ...]
+
+
+@message
+class _Listing:
+    """What the other stores hold for one store."""
+
+    copies: dict[str, list[Copy]]
+    standings: dict[str, Standing]
+    silent: dict[str, str]
+
+
+def rejoin(runtime: Runtime, plan: StorePlan, store: str, *, until: float) -> Joined | NotJoined:
+    """Bring a store up to date and let it serve.
+
+    Raises:
+        ConfigurationError: for a plan that makes no sense.
+    """
+    check_store_plan(plan)
+    caught = _catch_up(runtime, plan, store, until=part_of(runtime, until, 2))
+    return caught if isinstance(caught, NotJoined) else _serve(runtime, plan, caught, until=until)
+
+
+def change_plan(
+    runtime: Runtime, before: StorePlan, after: StorePlan, *, until: float
+) -> tuple[Joined | NotJoined, ...]:
+    """Let one store join or leave: all that gain keys are brought up to date, then all serve the new plan.
+
+    What could not be brought up to date comes back as ``NotJoined`` alone, and the plan before still stands.
+
+    Raises:
+        ConfigurationError: for plans that make no sense, or more than one change.
+    """
+    check_plan_change(before, after)
+    added = [store for store in after.stores if store not in before.stores]
+    gaining = added or list(after.stores)
+    caught: dict[str, _Caught] = {}
+    for index, store in enumerate(gaining):
+        outcome = _catch_up(runtime, after, store, until=part_of(runtime, until, len(gaining) - index + 1))
+        if isinstance(outcome, NotJoined):
+            return (outcome,)
+        caught[store] = outcome
+    return tuple(_serve(runtime, after, caught.get(store, store), until=until) for store in after.stores)
+
+
+def _serve(runtime: Runtime, plan: StorePlan, caught: _Caught | str, *, until: float) -> Joined | NotJoined:
+    match caught:
+        case str(store):
+            request = Serve(epoch=plan.epoch, incarnation=None, rejoined=())
+            keys, behind = 0, ()
+        case _Caught(store=store, keys=keys, behind=behind):
+            request = Serve(epoch=plan.epoch, incarnation=caught.incarnation, rejoined=caught.rejoined)
+    reply = ask_stores(runtime, [store], request, enough=1, until=until)[store]
+    if not isinstance(reply, Serving):
+        return NotJoined(store=store, reason=reply.reason)
+    return Joined(store=store, incarnation=reply.by.incarnation, epoch=reply.epoch, keys=keys, behind=behind)
+
+
+def _catch_up(runtime: Runtime, plan: StorePlan, store: str, *, until: float) -> _Caught | NotJoined:
+    reported = ask_stores(runtime, [store], Report(), enough=1, until=part_of(runtime, until, 2))[store]
+    if not isinstance(reported, Reported):
+        return NotJoined(store=store, reason=reported.reason)
+    incarnation = reported.by.incarnation
+    listing = _list(runtime, plan, store, incarnation, until=part_of(runtime, until, 2))
+    refused = _judge_silence(plan, store, listing)
+    if refused is not None:
+        return NotJoined(store=store, reason=refused)
+    wanted = merge_listings(listing.copies)
+    missing = _expect(runtime, store, incarnation, wanted, until=part_of(runtime, until, 2))
+    if isinstance(missing, Failed):
+        return NotJoined(store=store, reason=missing.reason)
+    behind = _transfer(runtime, store, [w for w in wanted if w.copy.key in missing], until=until)
+    # Whoever answered is alive in this incarnation: what it said in an earlier one counts no more.
+    latest = merge_rejoined(listing.standings.values())
+    for by in listing.standings.values():
+        latest[by.store] = max(latest.get(by.store, 0), by.incarnation)
+    return _Caught(
+        store=store, incarnation=incarnation, rejoined=tuple(latest.items()), keys=len(wanted), behind=behind
+    )
+
+
+def _list(runtime: Runtime, plan: StorePlan, store: str, incarnation: int, *, until: float) -> _Listing:
+    """What the others hold of this store's keys, page by page."""
+    others = [other for other in plan.stores if other != store]
+    listing = _Listing(copies={other: [] for other in others}, standings={}, silent={})
+    after: dict[str, str | None] = dict.fromkeys(others)
+    while after:
+        fresh = round(runtime.now() * 1e9)
+        calls = [
+            Call(
+                node=other,
+                request=List(
+                    epoch=plan.epoch,
+                    store=store,
+                    incarnation=incarnation,
+                    stores=plan.stores,
+                    copies=plan.copies,
+                    after=last,
+                    limit=PAGE,
+                ),
+                attempt=fresh,
+            )
+            for other, last in after.items()
+        ]
+        for answer in runtime.ask(calls, enough=len(calls), until=until):
+            match answer.reply:
+                case Listed(by=by, copies=copies, more=more):
+                    listing.copies[answer.node] += copies
+                    listing.standings[answer.node] = by
+                    after[answer.node] = copies[-1].key if more else None
+                    if not more:
+                        del after[answer.node]
+                case failed:
+                    listing.silent[answer.node] = failed.reason
+                    del after[answer.node]
+    return listing
+
+
+def _judge_silence(plan: StorePlan, store: str, listing: _Listing) -> str | None:
+    """Why too few of the others answered, or None.
+
+    A key that nobody lists may be one that only ``store`` and a silent store held, so it is the silent that count.
+    """
+    spare = plan.copies - 1 - needed_others(plan)
+    if spare < 0:
+        return (
+            f"with copies={plan.copies} and writes={plan.writes} a write may have had its only copy in {store}, "
+            f"which came back without it; use at least 2 writes"
+        )
+    if len(listing.silent) <= spare:
+        return None
+    reasons = "; ".join(f"{other}: {reason}" for other, reason in listing.silent.items())
+    return (
+        f"{len(listing.silent)} of the other stores did not list what they hold, {spare} may be silent ({reasons}); "
+        f"bring them back, or let one that is gone for good leave the plan"
+    )
+
+
+def _expect(
+    runtime: Runtime, store: str, incarnation: int, wanted: Sequence[Wanted], *, until: float
+) -> frozenset[str] | Failed:
+    """Tell the store what it will have; the keys whose bytes it needs."""
+    missing: set[str] = set()
+    for start in range(0, len(wanted), PAGE):
+        page = tuple(want.copy for want in wanted[start : start + PAGE])
+        request = Expect(incarnation=incarnation, copies=page)
+        reply = ask_stores(runtime, [store], request, enough=1, until=until)[store]
+        if not isinstance(reply, Expected):
+            failed: Failed = reply
+            return failed
+        missing.update(reply.missing)
+    return frozenset(missing)
+
+
+def _transfer(runtime: Runtime, store: str, wanted: Sequence[Wanted], *, until: float) -> tuple[str, ...]:
+    """Move the bytes from their holders to the store; the keys for which that failed."""
+    behind: list[str] = []
+    for start in range(0, len(wanted), BATCH):
+        batch = wanted[start : start + BATCH]
+        found = _fetch_batch(runtime, batch, until=until)
+        puts = [
+            Put(epoch=None, key=f.key, version=f.version, payload=f.payload, digest=f.digest) for f in found.values()
+        ]
+        fresh = round(runtime.now() * 1e9)
+        calls = [Call(node=store, request=request, attempt=fresh) for request in puts]
+        answers = runtime.ask(calls, enough=len(calls), until=until)
+        stored = {answer.reply.key for answer in answers if isinstance(answer.reply, Stored)}
+        behind += [want.copy.key for want in batch if want.copy.key not in stored]
+    return tuple(behind)
+
+
+def _fetch_batch(runtime: Runtime, batch: Sequence[Wanted], *, until: float) -> dict[str, Found]:
+    """The values, each from the first of its holders that gives it."""
+    found: dict[str, Found] = {}
+    for turn in range(max(len(want.holders) for want in batch)):
+        rest = [want for want in batch if want.copy.key not in found and turn < len(want.holders)]
+        fresh = round(runtime.now() * 1e9)
+        calls = [
+            Call(node=want.holders[turn], request=Get(key=want.copy.key, least=want.copy.version), attempt=fresh)
+            for want in rest
+        ]
+        for answer in runtime.ask(calls, enough=len(calls), until=part_of(runtime, until, 2)):
+            if isinstance(answer.reply, Found):
+                found[answer.reply.key] = answer.reply
+    return found

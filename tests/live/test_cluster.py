@@ -1,0 +1,60 @@
+"""Faults of Ray: a node removed from a cluster of three, requests and responses lost; each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+
+
+def _run(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("way", "stage"),
+    [
+        pytest.param(way, stage, marks=() if (way, stage) == ("tree", "screen") else pytest.mark.live)
+        for way, stage in (
+            ("tree", "train"),
+            ("tree", "screen"),
+            ("tree", "combine"),
+            ("sharded", "combine"),
+            ("crowded", "screen"),
+            ("crowded mean", "combine"),
+        )
+    ],
+)
+def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_whole(way: str, stage: str) -> None:
+    assert "used, missing" in _run("tests.live.three_nodes", way, stage)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["requests", pytest.param("responses", marks=pytest.mark.live), pytest.param("both", marks=pytest.mark.live)],
+)
+def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(lost: str) -> None:
+    failures = {
+        "CoreWorkerService.grpc_client.PushTask": {
+            "num_failures": 12,
+            "req_failure_prob": 25 if lost in ("requests", "both") else 0,
+            "resp_failure_prob": 25 if lost in ("responses", "both") else 0,
+            "in_flight_failure_prob": 0,
+        }
+    }
+    out = _run("tests.live.lost_messages", RAY_testing_rpc_failure=json.dumps(failures))
+    assert out.count("round 3: missing {}") == 5

@@ -1,0 +1,135 @@
+"""An aggregator that straggles costs the hedge's delay and nothing else; asserted in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from torch import Tensor
+
+from hqde_ref.messages import Answer, Call, Failed, Observe, Observed, Payload
+from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from simulator.runtime import SECOND, Simulated
+from tests.probes import ProbeSpec, seconds_of
+
+HEDGE_S = 0.5
+STEP_S = 0.003  # there and back at 1 ms each, and 1 ms of work
+
+
+class Counted:
+    """A simulated runtime that remembers which calls really left: an equal call in flight is joined."""
+
+    def __init__(self, hosts: int = 4) -> None:
+        specs = {f"h{index}": (ProbeSpec(name=f"p{index}", sleeps=False),) for index in range(hosts)}
+        self.world = Simulated(specs, work=lambda request: SECOND // 1000 + int(seconds_of(request) * SECOND))
+        self.sent: list[tuple[str, int]] = []
+
+    def now(self) -> float:
+        return self.world.now()
+
+    def fetch(self, payload: Payload) -> Tensor:
+        return self.world.fetch(payload)
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        self.sent += [(call.node, call.attempt) for call in calls if (call.node, call.attempt) not in self.sent]
+        return self.world.ask(calls, enough=enough, until=until)
+
+
+def _ask(runtime: Counted, count: int = 1, *, seats: list[str] | None = None, until: float = 10.0) -> object:
+    requests = [Observe(losses=(float(index), 0.0)) for index in range(count)]
+    order = [f"p{index}" for index in range(4)] if seats is None else seats
+    return ask_somewhere(runtime, requests, seats=order, until=until, hedge_after_s=HEDGE_S)
+
+
+def _numbers(replies: object) -> list[float]:
+    assert isinstance(replies, tuple), replies
+    return [reply.scores[1] for reply in replies if isinstance(reply, Observed)]
+
+
+def test_without_faults_nothing_is_asked_twice() -> None:
+    runtime = Counted()
+    assert _numbers(_ask(runtime, 8)) == list(range(8))
+    assert all(attempt == 0 for _, attempt in runtime.sent)
+    assert runtime.now() < 0.01
+
+
+def test_a_stopped_aggregator_costs_the_hedges_delay() -> None:
+    runtime, seats = Counted(), ["p0", "p1", "p2", "p3"]
+    runtime.world.pause("h0")
+    assert _numbers(_ask(runtime, 4, seats=seats)) == [0, 1, 2, 3]
+    assert runtime.now() == pytest.approx(HEDGE_S + STEP_S)
+    assert runtime.sent == [("p0", 0), ("p1", 0), ("p2", 0), ("p3", 0), ("p1", 1)]
+    assert seats == ["p1", "p2", "p3", "p0"], "whoever asks next asks the slow one last"
+    _ask(runtime, 3, seats=seats)
+    assert runtime.now() == pytest.approx(HEDGE_S + 2 * STEP_S), "the next step pays nothing"
+
+
+def test_two_stopped_aggregators_in_a_row_cost_two_delays() -> None:
+    runtime = Counted()
+    runtime.world.pause("h0")
+    runtime.world.pause("h1")
+    assert _numbers(_ask(runtime)) == [0]
+    assert runtime.now() == pytest.approx(2 * HEDGE_S + STEP_S)
+
+
+def test_a_straggler_that_is_done_first_after_all_counts_and_was_not_asked_twice() -> None:
+    runtime = Counted(2)
+    request = Observe(losses=(7.0, 0.6))  # longer than the hedge's delay at whoever is asked
+    replies = ask_somewhere(runtime, [request], seats=["p0", "p1"], until=10.0, hedge_after_s=HEDGE_S)
+    assert _numbers(replies) == [7.0]
+    assert runtime.now() == pytest.approx(0.6 + STEP_S), "the first call was joined, not sent again"
+    assert runtime.sent == [("p0", 0), ("p1", 1)]
+
+
+def test_a_dead_aggregator_costs_no_delay_and_is_struck_off() -> None:
+    runtime, seats = Counted(), ["p0", "p1", "p2", "p3"]
+    runtime.world.crash("h0")
+    assert _numbers(_ask(runtime, 2, seats=seats)) == [0, 1]
+    assert runtime.now() < 0.01
+    assert seats == ["p1", "p2", "p3"]
+
+
+def test_the_last_of_many_aggregators_is_found_when_the_others_are_dead() -> None:
+    runtime = Counted()
+    for host in ("h0", "h1", "h2"):
+        runtime.world.crash(host)
+    assert _numbers(_ask(runtime, 5)) == [0, 1, 2, 3, 4]
+
+
+def test_the_deadline_ends_it_when_everybody_hangs() -> None:
+    runtime = Counted()
+    for index in range(4):
+        runtime.world.pause(f"h{index}")
+    outcome = _ask(runtime, 2, until=2.0)
+    assert isinstance(outcome, Unserved)
+    assert outcome.reason.endswith(": late")
+    assert runtime.now() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("began", [0.0, 3.3217488370000003, 1e4 / 3])
+def test_moments_that_fall_between_ticks_of_the_clock_still_come(began: float) -> None:
+    """In nanoseconds a clock may read a little less than the moment it waited for: that must not go round for ever."""
+    runtime = Counted()
+    runtime.world.ask([], enough=1, until=began)
+    runtime.world._time = round(began * SECOND)
+    for index in range(4):
+        runtime.world.pause(f"h{index}")
+    until = began + 1.7000000004
+    assert isinstance(_ask(runtime, until=until), Unserved)
+    assert runtime.now() == pytest.approx(until)
+
+
+def test_a_lone_aggregator_that_fails_is_asked_again_and_then_given_up() -> None:
+    runtime = Counted(1)
+    runtime.world.crash("h0")
+    assert _ask(runtime, seats=["p0"]) == Unserved(reason="p0: crashed")
+    assert [attempt for _, attempt in runtime.sent] == [0, 1, 2, 3, 4]
+
+
+def test_a_lost_payload_is_told_at_once_even_if_another_aggregator_hangs() -> None:
+    class Losing(Counted):
+        def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+            gone = Failed(reason="payload lost", definite=True, lost=("w3.0/1/0",))
+            return tuple(Answer(node=call.node, reply=gone) for call in calls)
+
+    assert _ask(Losing()) == Lost(keys=frozenset({"w3.0/1/0"}))

@@ -1,0 +1,65 @@
+"""Every scenario that comes along: what it expects holds in virtual time, and on real processes with equal verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import ray
+
+from simulator.execution import conclude, exit_code, run_all
+from simulator.scenario import Scenario
+from simulator.scenario_reading import load_scenario
+
+FILES = sorted(Path("scenarios").glob("*.yaml"))
+BY_NAME = [pytest.param(path, id=path.stem) for path in FILES]
+QUICK = {"sharded_liars_and_crash"}  # the main scenario has a test of its own
+
+
+@pytest.mark.parametrize("path", BY_NAME)
+def test_what_a_scenario_expects_holds_in_virtual_time(path: Path) -> None:
+    scenario = load_scenario(path)
+    execution = conclude(scenario, list(run_all(scenario, on="sim")))
+    assert [j for j in execution.findings if j.finding.status != "HOLDS"] == []
+    assert exit_code(execution) == 0
+
+
+def test_scenarios_are_told_apart_by_name_and_say_which_clauses_they_exercise() -> None:
+    scenarios: list[Scenario] = [load_scenario(path) for path in FILES]
+    assert [s.metadata.name.replace("-", "_") for s in scenarios] == [path.stem for path in FILES]
+    assert all(s.metadata.clauses and s.metadata.description for s in scenarios)
+
+
+def test_faults_of_every_kind_and_at_every_stage_have_a_scenario() -> None:
+    faults = [fault for path in FILES for fault in load_scenario(path).faults]
+    assert {fault.action for fault in faults} == {"byzantine", "corrupt", "crash", "pause", "slow"}
+    stages = {fault.at.stage for fault in faults if fault.action == "crash"}
+    assert stages == {"train", "screen", "combine", "publish"}
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    """One Ray session for all of them: each scenario starts its own hosts in it."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    with suppress(RuntimeError):
+        ray.shutdown()
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.live) for p in FILES]
+)
+def test_a_scenario_has_the_same_verdicts_on_real_processes(path: Path, session: None) -> None:
+    scenario = load_scenario(path)
+    execution = conclude(scenario, list(run_all(scenario, on="both", variants=("as written",))))
+    assert [j for j in execution.findings if j.finding.status != "HOLDS"] == []
+    simulated, live = execution.runs
+    digests = [[getattr(r.verdict, "digest", None) for r in run.rounds] for run in (simulated, live)]
+    assert digests[0] == digests[1], "the same bits"
