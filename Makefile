@@ -38,7 +38,9 @@ laws: setup  ## Verify the reference against every clause that has properties
 	$(BIN)/hqde-verify run reference
 
 bench: setup  ## Measure our kernels beside their peers
+	@mkdir -p docs/results
 	$(BIN)/python -m benchmarks --json docs/results/benchmarks.json
+	$(BIN)/python -m benchmarks.report docs/results/benchmarks.json
 
 peers: setup  ## Install foreign packages, each into an environment of its own under .peers/
 	$(BIN)/python -m properties.adapters.install

@@ -1,0 +1,1 @@
+"""Speed and accuracy of our kernels beside their peers, on the same data, interleaved: ``python -m benchmarks``."""

@@ -461,6 +461,7 @@ class Forge:
         known: the honest contributions of this round (an omniscient adversary).
         base: the state that the round started from.
         seed: of the attack's own random stream.
+        colluders: how many members lie like this in this round.
     """
 
     round: int
@@ -472,6 +473,7 @@ class Forge:
     layout: Layout
     seed: int
     template: Contribution | None
+    colluders: int = 1
 
 
 @message

@@ -127,6 +127,7 @@ class Adversary:
             layout=self._layout,
             seed=seed_of(self._seed, "attack", lie.attack, self._round),
             template=template,
+            colluders=sum(other == lie for other in self._lies.values()),
         )
 
 

@@ -1,15 +1,18 @@
 """Byzantine attacks as pure functions: from what the honest sent to what a liar sends.
 
-Source: the names are the literature's; each function cites its paper. Pure: randomness comes as a generator.
+Source: the names are the literature's; each entry cites its paper. Pure: randomness comes as a generator.
 
-All colluders of a round send what one function returns. Rows are float rows (d,) of one dtype; the result has it too.
+All colluders of a round send what one function returns (``collude``). Rows are float rows (d,) of one dtype; the result
+has it too. Label flipping is not among them: it poisons the data, not a vector, so it lives where a worker trains
+(``hqde_ref.nodes.worker.WorkerSpec``, ``flips_labels``).
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import field
 from typing import Final
 
 import torch
@@ -17,55 +20,39 @@ from torch import Tensor
 
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
+from simulator.attack_knowledge import Knowledge, honest_mean, honest_rows
+from simulator.attack_search import adaptive, alie_search, duplicate, min_max, min_sum
 
-__all__ = ["ATTACKS", "Attack", "Knowledge", "check_attack", "forge"]
+__all__ = ["ATTACKS", "Attack", "Knowledge", "check_attack", "collude", "forge"]
 
-
-@message
-class Knowledge:
-    """What an omniscient adversary works with.
-
-    Attributes:
-        honest: contributions of the honest in this round, at least one.
-        base: the state that the round started from.
-        generator: the attack's own random stream.
-    """
-
-    honest: Sequence[Tensor]
-    base: Tensor
-    generator: torch.Generator
+_DATA_ATTACKS = ("label_flip",)
 
 
 @message
 class Attack:
-    """An attack with the options it takes and their defaults."""
+    """An attack with the options it takes, their defaults, and the ranges they must lie in."""
 
     make: Callable[..., Tensor]
     options: Mapping[str, float]
     source: str
-
-
-def _mean_update(known: Knowledge) -> tuple[Tensor, Tensor]:
-    """Mean of the honest, and the mean update it makes to the base, in float64."""
-    mean = torch.stack([row.double() for row in known.honest]).mean(dim=0)
-    return mean, mean - known.base.double()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def sign_flip(known: Knowledge, *, scale: float) -> Tensor:
     """Send the opposite of the honest mean update."""
-    _, update = _mean_update(known)
-    return known.base.double() - scale * update
+    base = known.base.double()
+    return base - scale * (honest_mean(known) - base)
 
 
 def inner_product_manipulation(known: Knowledge, *, epsilon: float) -> Tensor:
-    """Make the inner product of the average with the true update negative."""
-    _, update = _mean_update(known)
-    return known.base.double() - epsilon * update
+    """Make the inner product of the average with the true update negative, by ``epsilon`` times its opposite."""
+    base = known.base.double()
+    return base - epsilon * (honest_mean(known) - base)
 
 
 def a_little_is_enough(known: Knowledge, *, tau: float) -> Tensor:
     """Stay within ``tau`` honest standard deviations of the mean, on every coordinate, all on the same side."""
-    rows = torch.stack([row.double() for row in known.honest])
+    rows = honest_rows(known)
     return rows.mean(dim=0) - tau * rows.std(dim=0, correction=0)
 
 
@@ -76,7 +63,7 @@ def mimic(known: Knowledge, *, victim: float) -> Tensor:
 
 def gaussian(known: Knowledge, *, deviation: float) -> Tensor:
     """The honest mean plus noise."""
-    mean, _ = _mean_update(known)
+    mean = honest_mean(known)
     noise = torch.randn(mean.shape, generator=known.generator, dtype=torch.float64)
     return mean + deviation * noise
 
@@ -95,81 +82,88 @@ def not_a_number(known: Knowledge) -> Tensor:
 
 def one_coordinate(known: Knowledge, *, index: float, value: float) -> Tensor:
     """The honest mean, but for one coordinate."""
-    mean, _ = _mean_update(known)
+    mean = honest_mean(known)
     mean[int(index) % mean.numel()] = value
     return mean
 
 
-def _scaled(known: Knowledge, is_hidden: Callable[[Tensor, Sequence[Tensor]], bool]) -> Tensor:
-    """The farthest point along minus the honest deviation that ``is_hidden`` still allows, by bisection."""
-    rows = [row.double() for row in known.honest]
-    stacked = torch.stack(rows)
-    mean, direction = stacked.mean(dim=0), -stacked.std(dim=0, correction=0)
-    low, high = 0.0, 1.0
-    while is_hidden(mean + high * direction, rows) and high < 1e6:
-        low, high = high, 2 * high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_hidden(mean + middle * direction, rows) else (low, middle)
-    return mean + low * direction
-
-
-def min_max(known: Knowledge) -> Tensor:
-    """As far off as the farthest pair of honest contributions allows."""
-    widest = max(float((a.double() - b.double()).norm()) for a in known.honest for b in known.honest)
-    return _scaled(known, lambda point, rows: max(float((point - row).norm()) for row in rows) <= widest)
-
-
-def min_sum(known: Knowledge) -> Tensor:
-    """As far off as the largest sum of squared distances between honest contributions allows."""
-
-    def total(point: Tensor, rows: Sequence[Tensor]) -> float:
-        return sum(float((point - row.double()).norm()) ** 2 for row in rows)
-
-    largest = max(total(row.double(), known.honest) for row in known.honest)
-    return _scaled(known, lambda point, rows: total(point, rows) <= largest)
-
+_POSITIVE = (0.0, math.inf)
+_COUNT = (1.0, 1e6)
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     "sign_flip": Attack(make=sign_flip, options={"scale": 1.0}, source="Allen-Zhu et al. 2020"),
     "ipm": Attack(make=inner_product_manipulation, options={"epsilon": 10.0}, source="Xie et al. 2019"),
     "alie": Attack(make=a_little_is_enough, options={"tau": 1.5}, source="Baruch et al. 2019"),
+    "alie_search": Attack(
+        make=alie_search,
+        options={"tau_max": 10.0, "steps": 40.0},
+        ranges={"tau_max": _POSITIVE, "steps": _COUNT},
+        source="Baruch et al. 2019; line search as Allouah et al. 2023",
+    ),
     "mimic": Attack(make=mimic, options={"victim": 0.0}, source="Karimireddy et al. 2022"),
     "min_max": Attack(make=min_max, options={}, source="Shejwalkar and Houmansadr 2021"),
     "min_sum": Attack(make=min_sum, options={}, source="Shejwalkar and Houmansadr 2021"),
-    "gaussian": Attack(make=gaussian, options={"deviation": 1.0}, source="Blanchard et al. 2017"),
+    "gaussian": Attack(
+        make=gaussian, options={"deviation": 1.0}, ranges={"deviation": _POSITIVE}, source="Blanchard et al. 2017"
+    ),
     "inf": Attack(make=infinity, options={}, source="clause 0.5"),
     "nan": Attack(make=not_a_number, options={}, source="clause 0.5"),
     "one_coordinate": Attack(make=one_coordinate, options={"index": 0.0, "value": 1e6}, source="El Mhamdi et al. 2018"),
+    "duplicate": Attack(make=duplicate, options={}, source="Blanchard et al. 2017, the score of Krum"),
+    "adaptive": Attack(
+        make=adaptive, options={"steps": 100.0}, ranges={"steps": _COUNT}, source="after Fang et al. 2020"
+    ),
 }
 
 
 def check_attack(name: str, options: Mapping[str, float]) -> None:
-    """Refuse an attack or an option that does not exist.
+    """Refuse an attack or an option that does not exist, and a value that makes no sense.
 
     Raises:
-        ConfigurationError: with the nearest name.
+        ConfigurationError: with the nearest name, or the range.
     """
     if name not in ATTACKS:
         near = difflib.get_close_matches(name, ATTACKS, n=1)
-        raise ConfigurationError(
-            setting="attack",
-            wanted=f"one of {', '.join(ATTACKS)}",
-            got=name,
-            do=f"did you mean {near[0]!r}" if near else "choose one of these",
-        )
-    for option in options:
-        if option not in ATTACKS[name].options:
-            known = ", ".join(ATTACKS[name].options) or "none"
+        do = f"did you mean {near[0]!r}" if near else "choose one of these"
+        if name in _DATA_ATTACKS:
+            do = "it poisons data, not vectors: build the worker with flips_labels=True"
+        raise ConfigurationError(setting="attack", wanted=f"one of {', '.join(ATTACKS)}", got=name, do=do)
+    attack = ATTACKS[name]
+    for option, value in options.items():
+        if option not in attack.options:
+            known = ", ".join(attack.options) or "none"
             raise ConfigurationError(setting=f"option of {name}", wanted=known, got=option, do="remove it")
+        low, high = attack.ranges.get(option, (-math.inf, math.inf))
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not (is_number and low <= value <= high):
+            wanted = "a finite number" + (f" of at least {low:g}" if low > -math.inf else "")
+            raise ConfigurationError(
+                setting=f"{option} of {name}",
+                wanted=wanted + (f" and at most {high:g}" if high < math.inf else ""),
+                got=value,
+                do=f"leave it out for {attack.options[option]:g}",
+            )
 
 
 def forge(name: str, options: Mapping[str, float], known: Knowledge) -> Tensor:
     """What the colluders send.
 
     Raises:
-        ConfigurationError: for an unknown attack or option.
+        ConfigurationError: for an unknown attack or option, a value out of its range, or knowledge of no honest row.
     """
     check_attack(name, options)
+    if not known.honest or known.colluders < 1:
+        raise ConfigurationError(
+            setting=f"knowledge of {name}",
+            wanted="at least one honest contribution and one colluder",
+            got=(len(known.honest), known.colluders),
+            do="attack a round in which somebody is honest and somebody lies",
+        )
     attack = ATTACKS[name]
     return attack.make(known, **{**attack.options, **options}).to(known.base.dtype)
+
+
+def collude(name: str, options: Mapping[str, float], known: Knowledge) -> tuple[Tensor, ...]:
+    """All contributions of a round under attack: the honest ones untouched, then one from each colluder."""
+    lie = forge(name, options, known)
+    return (*known.honest, *(lie.clone() for _ in range(known.colluders)))

@@ -80,6 +80,7 @@ class Attacker:
                 honest=[_floats(pieces, request.layout) for pieces in request.known],
                 base=_floats(request.base, request.layout),
                 generator=torch.Generator().manual_seed(request.seed),
+                colluders=request.colluders,
             ),
         )
         _, integers = split_rows(join([piece.ref for piece in request.base], request.layout), request.layout)

@@ -5,6 +5,7 @@ Source: HQDE clauses 1.3 to 1.6, 6.2. No clock, no randomness, no calls outward.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -28,18 +29,31 @@ from hqde_ref.messages import (
 )
 from hqde_ref.workloads import Workload, load_workload
 
-__all__ = ["Worker", "WorkerSpec", "train_steps"]
+__all__ = ["Worker", "WorkerSpec", "flip_labels", "train_steps"]
 
 
 @message
 class WorkerSpec:
-    """A worker as data: its name and the workload it trains on."""
+    """A worker as data.
+
+    Attributes:
+        name, workload: who it is, and what it trains on.
+        flips_labels: whether it is poisoned: it trains, honestly, on targets that are all wrong.
+    """
 
     name: str
     workload: str
+    flips_labels: bool = False
 
     def build(self, incarnation: int, /) -> Worker:
-        return Worker(self.name, load_workload(self.workload), incarnation)
+        workload = load_workload(self.workload)
+        return Worker(self.name, flip_labels(workload) if self.flips_labels else workload, incarnation)
+
+
+def flip_labels(workload: Workload) -> Workload:
+    """The workload with every training target moved on by one class, the last to the first; tests stay right."""
+    classes = int(workload.targets.max()) + 1
+    return dataclasses.replace(workload, targets=(workload.targets + 1) % classes)
 
 
 def train_steps(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int, rate: float) -> list[float]:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.centres import is_wide_sample, work_dtype
-from hqde_ref.core.kernels.rows import choose_block_length, require_finite
+from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_finite
 
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
 _CACHE = 5 << 20
 _GROUP = 128
+_FEW = 24  # up to so many rows, the bits of NumPy's product do not depend on how many threads its BLAS has
 
 
 def centred_blocks(
@@ -34,7 +36,7 @@ def centred_blocks(
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
-    for pieces in zip(*(torch.split(row, step) for row in rows), strict=True):
+    for pieces in cut_blocks(rows, step):
         size = pieces[0].numel()
         block = buffer[: len(rows) * size].view(len(rows), size)
         if plain:
@@ -62,9 +64,14 @@ def products_around(rows: Sequence[Tensor], centre: int | None, exponents: Seque
     """Return <z_i, z_j>, (n, n) float64, of the rows as ``centred_blocks`` gives them."""
     count = len(rows)
     total = torch.zeros(count, count, dtype=torch.float64, device=rows[0].device)
+    if count <= _FEW and rows[0].device.type == "cpu":
+        for _, _, block in centred_blocks(rows, centre, exponents):
+            array = block.numpy()
+            # NumPy knows that this is symmetric and computes one half, in fewer and larger steps than groups below.
+            total += torch.from_numpy(np.dot(array, array.T))
+        return total
     # The matrix is symmetric: groups of rows are multiplied with themselves and later ones only.
-    size = count // 2 if 4 <= count <= 8 else (min(count, _GROUP))
-    groups = [(low, min(low + size, count)) for low in range(0, count, size)]
+    groups = [(low, min(low + _GROUP, count)) for low in range(0, count, _GROUP)]
     for _, _, block in centred_blocks(rows, centre, exponents):
         # float32 products inside a block, float64 across blocks: relative error some 1e-7.
         for low, high in groups:

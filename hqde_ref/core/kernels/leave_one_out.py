@@ -26,6 +26,7 @@ from hqde_ref.core.kernels.rows import (
     as_rows,
     check_count,
     choose_block_length,
+    cut_blocks,
     require_finite,
     wide_dtype,
 )
@@ -140,7 +141,7 @@ def _sorted_blocks(
     shape = (2 * count + _SPARE + held, min(step, rows[0].numel()))
     buffers = torch.empty(shape, dtype=dtype, device=rows[0].device).unbind(0)
     low = 0
-    for pieces in zip(*(torch.split(row, step) for row in rows), strict=True):
+    for pieces in cut_blocks(rows, step):
         size = pieces[0].numel()
         usable = buffers if size == shape[1] else [buffer[:size] for buffer in buffers]
         # Adding 0.0 turns -0.0 into 0.0, which the selection by bits below needs.

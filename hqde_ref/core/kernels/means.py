@@ -12,26 +12,56 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import choose_block_length, wide_dtype
+from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, wide_dtype
 
-__all__ = ["average_rows", "blend_rows"]
+__all__ = ["average_rows", "blend_rows", "multiply_arena"]
+
+_GROUP = 64  # more rows than this are summed in groups: fewer, larger steps, and rounding errors that do not pile up
 
 
 def blend_rows(rows: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """Return sum_i shares[i] * rows[i], (d,), accumulated in float32 at least and rounded once."""
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     wide = wide_dtype(result.dtype)
-    step = choose_block_length(result, rows_held=2)
+    many = len(rows) > _GROUP
+    step = choose_block_length(result, rows_held=_GROUP if many else 2)
+    factors = torch.tensor(shares, dtype=wide, device=result.device)
     buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
-    for out, pieces in zip(
-        torch.split(result, step), zip(*(torch.split(row, step) for row in rows), strict=True), strict=True
-    ):
+    staging = torch.empty(_GROUP * len(buffer) if many else 0, dtype=result.dtype, device=result.device)
+    for out, pieces in zip(torch.split(result, step), cut_blocks(rows, step), strict=True):
         part = out if out.dtype == wide else buffer[: out.numel()]
-        torch.mul(pieces[0].to(wide), shares[0], out=part)
-        for piece, share in zip(pieces[1:], shares[1:], strict=True):
-            part.add_(piece, alpha=share)
+        if many:
+            _sum_groups(pieces, None, factors, part, staging)
+        else:
+            torch.mul(pieces[0].to(wide), shares[0], out=part)
+            for piece, share in zip(pieces[1:], shares[1:], strict=True):
+                part.add_(piece, alpha=share)
         if part is not out:
             out.copy_(part)
+    return result
+
+
+def _sum_groups(pieces: Sequence[Tensor], middle: Tensor | None, factors: Tensor, out: Tensor, staging: Tensor) -> None:
+    """Write the sum of factors[i] * (pieces[i] - middle) to ``out``, without the subtraction where middle is None.
+
+    ``staging`` has the pieces' dtype and room for a group of them.
+    """
+    out.zero_()
+    for low in range(0, len(pieces), _GROUP):
+        group = pieces[low : low + _GROUP]
+        block = staging[: len(group) * out.numel()].view(len(group), out.numel())
+        stacked = torch.stack(list(group), out=block).to(out.dtype)
+        if middle is not None:
+            stacked.sub_(middle)
+        out.add_(torch.mv(stacked.T, factors[low : low + _GROUP]))
+
+
+def multiply_arena(arena: Tensor, shares: Tensor) -> Tensor:
+    """Return sum_i shares[i] * arena[i], (d,), by matrix-vector products at the speed of memory."""
+    size = 4 * _GROUP
+    result = torch.mv(arena[:size].T, shares[:size])
+    for low in range(size, len(arena), size):
+        result.add_(torch.mv(arena[low : low + size].T, shares[low : low + size]))
     return result
 
 
@@ -41,16 +71,20 @@ def average_rows(rows: Sequence[Tensor]) -> Tensor:
         return rows[0].clone()
     result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
     wide, share = wide_dtype(result.dtype), 1.0 / len(rows)
-    step = choose_block_length(result, rows_held=3)
+    many = len(rows) > _GROUP
+    step = choose_block_length(result, rows_held=_GROUP if many else 3)
+    ones = torch.ones(len(rows), dtype=wide, device=result.device)
     buffers = torch.empty(3, min(step, result.numel()), dtype=wide, device=result.device)
-    for out, pieces in zip(
-        torch.split(result, step), zip(*(torch.split(row, step) for row in rows), strict=True), strict=True
-    ):
+    staging = torch.empty(_GROUP * buffers.shape[1] if many else 0, dtype=result.dtype, device=result.device)
+    for out, pieces in zip(torch.split(result, step), cut_blocks(rows, step), strict=True):
         difference, part, first = (buffer[: out.numel()] for buffer in buffers.unbind(0))
         first = pieces[0] if pieces[0].dtype == wide else first.copy_(pieces[0])
-        torch.sub(pieces[1], first, out=part)
-        for piece in pieces[2:]:
-            part.add_(torch.sub(piece, first, out=difference))
+        if many:
+            _sum_groups(pieces, first, ones, part, staging)
+        else:
+            torch.sub(pieces[1], first, out=part)
+            for piece in pieces[2:]:
+                part.add_(torch.sub(piece, first, out=difference))
         if out.dtype == wide:
             torch.add(first, part, alpha=share, out=out)
         else:

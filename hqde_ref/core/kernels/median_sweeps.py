@@ -11,7 +11,9 @@ that the steps did not contract.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.centres import choose_centre, is_wide_sample
 from hqde_ref.core.kernels.gram_blocks import centred_blocks
 
-__all__ = ["SWEEP_ROWS", "sweep_median"]
+__all__ = ["SWEEP_ROWS", "Swept", "sweep_median"]
 
 SWEEP_ROWS = 129  # from so many rows on, a few passes are cheaper than n * n / 2 products per coordinate
 _STEPS_MAX = 15
@@ -27,7 +29,18 @@ _CONTRACTION = 0.4
 _TOLERANCE = 1e-7
 
 
-def sweep_median(rows: Sequence[Tensor], weights: Sequence[float]) -> Tensor | None:
+class Swept(NamedTuple):
+    """A geometric median (d,), each row's distance from it, (n,) float64, and a bound on the subgradient's norm there.
+
+    The bound is for weights as given, and as good as float32 products are.
+    """
+
+    row: Tensor
+    far: Tensor
+    gradient_norm: float
+
+
+def sweep_median(rows: Sequence[Tensor], weights: Sequence[float]) -> Swept | None:
     """Return the geometric median of rows (d,) in content order, or None where sweeps do not settle it.
 
     Args:
@@ -52,7 +65,9 @@ def sweep_median(rows: Sequence[Tensor], weights: Sequence[float]) -> Tensor | N
         after = pulls / pulls.sum()
         last, change = change, float((after - shares).abs().sum())
         if change <= _TOLERANCE:
-            return result
+            # R = sum of pulls * (row - y) = their total * sum of (after - shares) * (row - y), since y is the blend.
+            leaning = float(pulls.sum() * ((after - shares).abs() * far).sum())
+            return Swept(row=result, far=far, gradient_norm=leaning * math.fsum(weights))
         if step > 1 and change > _CONTRACTION * last and change > 10 * _TOLERANCE:
             return None
         shares = after

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.compiled import Backend, build_middle_mean, is_compiled
 from hqde_ref.core.kernels.networks import Program, selection_program
-from hqde_ref.core.kernels.rows import choose_block_length, rejoin, require_finite, wide_dtype
+from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, rejoin, require_finite, wide_dtype
 
 __all__ = [
     "NETWORK_MAX",
@@ -38,6 +38,7 @@ Ordered: TypeAlias = Mapping[int, Tensor] | Tensor
 
 NETWORK_MAX = 48
 _SORT_VALUES = 1 << 18
+_STAGED_VALUES = 1 << 21
 
 
 def ordered_blocks(rows: Sequence[Tensor], ranks: Sequence[int], *, rule: str) -> Iterator[tuple[int, int, Ordered]]:
@@ -74,7 +75,7 @@ def _network_blocks(rows: Sequence[Tensor], ranks: tuple[int, ...]) -> Iterator[
     step = choose_block_length(rows[0], rows_held=len(rows) + program.scratch)
     buffers = torch.empty(copies + program.scratch, min(step, length), dtype=dtype, device=rows[0].device).unbind(0)
     low = 0
-    for columns in zip(*(torch.split(row, step) for row in rows), strict=True):
+    for columns in cut_blocks(rows, step):
         size = columns[0].numel()
         usable = list(buffers) if size == step else [buffer[:size] for buffer in buffers]
         inputs = [target.copy_(column) for target, column in zip(usable, columns, strict=False)] if copies else columns
@@ -111,10 +112,12 @@ def _columns(rows: Sequence[Tensor], step: int) -> Iterator[Tensor]:
     if joined is not None:  # in what order the rows are stored does not matter here
         yield from torch.split(joined.arena, step, dim=1)
         return
-    staging = torch.empty(len(rows) * min(step, rows[0].numel()), dtype=rows[0].dtype, device=rows[0].device)
-    for pieces in zip(*(torch.split(row, step) for row in rows), strict=True):
+    # Many rows at once: slicing and stacking narrow pieces would cost more than sorting them.
+    width = max(step, _STAGED_VALUES // len(rows) // step * step)
+    staging = torch.empty(len(rows) * min(width, rows[0].numel()), dtype=rows[0].dtype, device=rows[0].device)
+    for pieces in cut_blocks(rows, width):
         size = pieces[0].numel()
-        yield torch.stack(pieces, out=staging[: len(rows) * size].view(len(rows), size))
+        yield from torch.split(torch.stack(pieces, out=staging[: len(rows) * size].view(len(rows), size)), step, dim=1)
 
 
 def _sort_last(block: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.certificates import Certificate, certify_geometric_median, median_certificate
+from hqde_ref.core.certificates import Certificate, median_certificate
 from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram
 from hqde_ref.core.kernels.median_newton import MedianSolution, distances_to, solve_median
-from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
+from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, Swept, sweep_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order
 from hqde_ref.errors import LayoutError
 
@@ -51,19 +51,20 @@ def certified_geometric_median(
     dtype; ``certify_geometric_median`` judges the output itself, independently, in two more passes over the rows.
     Arguments and errors as for ``geometric_median``.
     """
-    row, solved = _solve(updates, faulty_max=faulty_max, weights=weights)
-    if solved is None:
-        return row, certify_geometric_median(updates, row, faulty_max=faulty_max, weights=weights)
-    gram, solution, given = solved
-    far = torch.ldexp(distances_to(gram, solution).cpu(), torch.tensor(gram.unit))
-    norm = solution.gradient_norm * math.fsum(given)
+    row, solved, given = _solve(updates, faulty_max=faulty_max, weights=weights)
+    if isinstance(solved, Swept):
+        far, norm = solved.far.cpu(), min(solved.gradient_norm, math.fsum(given))
+    else:
+        gram, solution = solved
+        far = torch.ldexp(distances_to(gram, solution).cpu(), torch.tensor(gram.unit))
+        norm = solution.gradient_norm * math.fsum(given)
     return row, median_certificate(far, given, norm, faulty_max=faulty_max)
 
 
 def _solve(
     updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None
-) -> tuple[Tensor, tuple[Gram, MedianSolution, list[float]] | None]:
-    """Return the median and, unless it was found by sweeps, what it was solved from, in content order."""
+) -> tuple[Tensor, tuple[Gram, MedianSolution] | Swept, list[float]]:
+    """Return the median, how it was found, and the weights in content order."""
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     given = check_weights(_RULE, weights, count=len(rows))
@@ -71,17 +72,17 @@ def _solve(
         order = content_order(rows)
         swept = sweep_median([rows[index] for index in order], [given[index] for index in order])
         if swept is not None:
-            return swept, None
+            return swept.row, swept, [given[index] for index in order]
     order, gram = content_gram(rows, rule=_RULE, weights=given)
     solution = solve_median(gram, [given[index] for index in order])
     if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
         # Near an input only a Gram matrix around that input has digits left to decide.
         order, gram = content_gram(rows, rule=_RULE, weights=given, centre=order[solution.near])
         solution = solve_median(gram, [given[index] for index in order])
-    solved = gram, solution, [given[index] for index in order]
+    ordered = [given[index] for index in order]
     if solution.at is not None:
-        return rows[order[solution.at]].clone(), solved
-    return combine_rows([rows[index] for index in order], gram, solution.coefficients), solved
+        return rows[order[solution.at]].clone(), (gram, solution), ordered
+    return combine_rows([rows[index] for index in order], gram, solution.coefficients), (gram, solution), ordered
 
 
 def blockwise_geometric_median(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
-from hqde_ref.core.kernels.means import blend_rows
+from hqde_ref.core.kernels.means import blend_rows, multiply_arena
 from hqde_ref.core.kernels.rows import (
     Updates,
     as_rows,
@@ -56,7 +56,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     total = math.fsum(given)
     shares = [weight / total for weight in given]
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
-        result = torch.mv(updates.detach().T, torch.tensor(shares, dtype=updates.dtype, device=updates.device))
+        result = multiply_arena(updates.detach(), torch.tensor(shares, dtype=updates.dtype, device=updates.device))
     else:
         result = blend_rows(rows, shares)
     # A row that is not finite leaves a result that is not; only then are the rows looked at.

@@ -1,0 +1,127 @@
+"""``python -m benchmarks [--quick] [--only NAME ...] --json FILE``: measure, and write rows as JSON.
+
+A row is {bench, n, d, threads, who, seconds, reads, error, note}; ``reads`` is the time over that of one read of the
+same bytes in the same process, ``error`` the distance to a float64 oracle over the scatter of the honest rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.data import FAR, HARD, NEAR, Case
+from benchmarks.hosts import Host, start_hosts
+from benchmarks.measure import Row, kind_of, measure_case
+from benchmarks.memory import memory_rows
+
+TIMED = ("mean", "exact_mean", "median", "trimmed_mean", "geometric_median", "krum", "mda", "nnm_gm", "leave_one_out")
+NAMES = (*TIMED, "large_n", "memory", "rounds")
+LARGE = ("mean", "median", "trimmed_mean", "geometric_median", "krum", "nnm_gm")
+SIZES = ((8, 1_000_000), (8, 10_000_000), (16, 1_000_000), (32, 500_000))
+QUICK_SIZES = ((8, 50_000), (16, 20_000))
+MISUSE = 4
+
+
+def plan_cases(only: Sequence[str], *, quick: bool) -> list[Case]:
+    """What is timed, in order; small and few with ``quick``."""
+    cases = []
+    for bench in [name for name in TIMED if name in only]:
+        for n, d in QUICK_SIZES if quick else SIZES:
+            # The exact search of a peer's minimum diameter goes over all subsets: few outliers, or it never ends.
+            cases.append(Case(bench=bench, n=n, d=d, faulty=min(3, n // 4) if bench == "mda" else n // 4))
+    length = 10_000 if quick else 100_000
+    if "geometric_median" in only:
+        cases += [Case(bench="geometric_median", n=16, d=length, faulty=4, kind=kind) for kind in (HARD, FAR)]
+    if "krum" in only:
+        cases += [Case(bench="krum", n=n, d=length, faulty=n // 4, kind=NEAR) for n in (16, 32)]
+    if "large_n" in only:
+        n, d = (200, 2_000) if quick else (1_000, 10_000)
+        cases += [Case(bench=f"large_n {rule}", n=n, d=d, faulty=n // 4) for rule in LARGE]
+    return cases
+
+
+def run(only: Sequence[str], *, quick: bool, save: Callable[[list[Row]], None]) -> list[Row]:
+    """All rows of the named benches, saved after each case; progress goes to a terminal."""
+    rows: list[Row] = []
+    cases = plan_cases(only, quick=quick)
+    for threads in (1, 2) if cases else ():
+        hosts, lines = start_hosts(threads=threads)
+        if threads == 1:
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)
+        try:
+            for place, case in enumerate(cases, 1):
+                _progress(f"[{place}/{len(cases)}] {case.bench} n={case.n} d={case.d:.0e} on {threads} thread(s)")
+                rows += _measure(hosts, case, threads=threads, quick=quick, so_far=rows)
+                save(rows)
+        finally:
+            for host in hosts:
+                host.stop()
+    if "memory" in only:
+        _progress("memory")
+        rows += memory_rows(n=16, d=200_000 if quick else 4_000_000, faulty=4)
+    if "rounds" in only:
+        rows += _rounds(quick)
+    _progress("")
+    save(rows)
+    return rows
+
+
+def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so_far: Sequence[Row]) -> list[Row]:
+    same = [
+        row
+        for row in so_far
+        if (row["bench"], row["n"], row["d"]) == (case.bench, case.n, case.d) and kind_of(row) == case.kind
+    ]
+    # Compiling takes longer than all else of a quick run: there, the median alone shows it.
+    skip = ("compiled",) if quick and (case.bench != "median" or case.n != 8) else ()
+    rounds, budget_s = (3, 0.3) if quick else (5, 1.5)
+    return measure_case(
+        hosts, case, threads=threads, rounds=rounds, budget_s=budget_s, skip=skip, known=same if threads > 1 else ()
+    )
+
+
+def _rounds(quick: bool) -> list[Row]:
+    """Rows of whole rounds, where this package has them."""
+    if importlib.util.find_spec("benchmarks.rounds") is None:
+        print("rounds: not measured, benchmarks.rounds is missing", file=sys.stderr)
+        return []
+    _progress("rounds")
+    found: list[Row] = importlib.import_module("benchmarks.rounds").rows(quick)
+    return found
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our kernels beside their peers.")
+    parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
+    parser.add_argument("--only", nargs="+", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.only if name not in NAMES]
+    if unknown:
+        print(f"no bench is called {', '.join(map(repr, unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return MISUSE
+    if not options.json.parent.is_dir():
+        print(f"{options.json.parent} is no folder; make it or name another file", file=sys.stderr)
+        return MISUSE
+
+    def save(rows: list[Row]) -> None:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+    rows = run(options.only, quick=options.quick, save=save)
+    print(f"{len(rows)} rows in {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

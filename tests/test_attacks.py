@@ -1,0 +1,192 @@
+"""Every attack does something, is sent by exactly f colluders, and searching ones find what they search for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from hqde_ref.errors import ConfigurationError
+from hqde_ref.nodes.worker import WorkerSpec, flip_labels
+from hqde_ref.workloads import load_workload
+from simulator.attack_knowledge import Aggregation
+from simulator.attack_search import find_worst_lie
+from simulator.attacks import ATTACKS, Knowledge, check_attack, collude, forge
+
+HONEST, FAULTY, LENGTH = 7, 3, 40
+
+
+def knowledge(*, rule: Aggregation | None = None, seed: int = 0, honest: int = HONEST) -> Knowledge:
+    generator = torch.Generator().manual_seed(seed)
+    rows = 1.0 + 0.5 * torch.randn(honest, LENGTH, generator=generator)
+    return Knowledge(
+        honest=list(rows),
+        base=torch.zeros(LENGTH),
+        generator=torch.Generator().manual_seed(seed + 1),
+        colluders=FAULTY,
+        rule=rule,
+    )
+
+
+def mean(rows: Sequence[Tensor]) -> Tensor:
+    return torch.stack([row.double() for row in rows]).mean(dim=0)
+
+
+def median(rows: Sequence[Tensor]) -> Tensor:
+    ordered = torch.stack([row.double() for row in rows]).sort(dim=0).values
+    return (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2
+
+
+def krum(rows: Sequence[Tensor]) -> Tensor:
+    stacked = torch.stack([row.double() for row in rows])
+    squares = (stacked[:, None] - stacked).square().sum(dim=2)
+    scores = squares.sort(dim=1).values[:, 1 : len(rows) - FAULTY - 1].sum(dim=1)
+    return stacked[int(scores.argmin())]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_sent_by_exactly_f_colluders_and_leaves_the_honest_alone(name: str) -> None:
+    known = knowledge()
+    before = [row.clone() for row in known.honest]
+    sent = collude(name, {}, known)
+    assert len(sent) == HONEST + FAULTY
+    for index, row in enumerate(before):
+        assert sent[index] is known.honest[index]
+        assert torch.equal(sent[index], row)
+    for lie in sent[HONEST:]:
+        assert (lie.shape, lie.dtype) == (before[0].shape, before[0].dtype)
+        assert torch.equal(lie.nan_to_num(), sent[-1].nan_to_num())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_no_no_op(name: str) -> None:
+    """What it sends is not the honest mean, and the plain mean over all moves; a mimic alone is an honest row."""
+    known = knowledge()
+    lie = forge(name, {}, known)
+    honest = torch.stack(list(known.honest))
+    assert any(torch.equal(lie, row) for row in honest) is (name == "mimic")
+    moved = (mean(collude(name, {}, known)) - mean(known.honest)).norm()
+    assert not float(moved) < 0.05
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_same_knowledge_gives_the_same_lie(name: str) -> None:
+    first, again = forge(name, {}, knowledge()), forge(name, {}, knowledge())
+    assert torch.equal(first.nan_to_num(), again.nan_to_num())
+
+
+@pytest.mark.parametrize("name", ["adaptive", "alie_search", "gaussian"])
+def test_attacks_take_any_spread_even_none(name: str) -> None:
+    row = torch.ones(LENGTH)
+    known = Knowledge(
+        honest=[row, row, row], base=torch.zeros(LENGTH), generator=torch.Generator().manual_seed(0), colluders=1
+    )
+    assert bool(torch.isfinite(forge(name, {}, known)).all())
+
+
+def test_sign_flip_and_inner_product_point_away_from_the_honest_update() -> None:
+    known = knowledge()
+    for name in ("sign_flip", "ipm"):
+        assert float(forge(name, {}, known) @ mean(known.honest).float()) < 0.0
+
+
+def test_a_little_is_enough_stays_within_its_deviations() -> None:
+    known = knowledge()
+    rows = torch.stack(list(known.honest))
+    away = (forge("alie", {"tau": 1.5}, known) - rows.mean(dim=0)) / rows.std(dim=0, correction=0)
+    torch.testing.assert_close(away, torch.full_like(away, -1.5), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rule", [median, krum])
+def test_the_line_search_does_at_least_as_much_harm_as_the_fixed_attack(rule: Aggregation) -> None:
+    known = knowledge(rule=rule)
+    centre = mean(known.honest)
+
+    def harm(lie: Tensor) -> float:
+        return float((rule([*known.honest, *[lie] * FAULTY]) - centre).norm())
+
+    searched = harm(forge("alie_search", {"tau_max": 3.0, "steps": 30.0}, known))
+    fixed = [harm(forge("alie", {"tau": tau}, known)) for tau in (0.1, 0.5, 1.0, 1.5, 3.0)]
+    assert searched >= max(fixed) - 1e-5
+
+
+def test_min_max_and_min_sum_hide_at_the_edge_of_what_the_honest_span() -> None:
+    known = knowledge()
+    rows = torch.stack(list(known.honest)).double()
+    widest = torch.cdist(rows, rows).max()
+    assert float((forge("min_max", {}, known).double() - rows).norm(dim=1).max() / widest) == pytest.approx(1, abs=1e-5)
+    largest = max(float((row - rows).square().sum()) for row in rows)
+    total = float((forge("min_sum", {}, known).double() - rows).square().sum())
+    assert total / largest == pytest.approx(1.0, abs=1e-5)
+
+
+def test_duplicates_win_krum_from_outside() -> None:
+    known = knowledge()
+    lie = forge("duplicate", {}, known)
+    assert torch.equal(krum([*known.honest, *[lie] * FAULTY]).float(), lie)
+    assert float((lie.double() - mean(known.honest)).norm()) > 0.3
+
+
+def test_the_adaptive_attack_beats_the_fixed_ones_on_a_robust_rule() -> None:
+    centre = mean(knowledge().honest)
+    for rule in (median, krum):
+        known = knowledge(rule=rule)
+        worst = find_worst_lie(known, bound=2.0, steps=60)
+        assert worst.error == pytest.approx(float((rule([*known.honest, *[worst.lie] * FAULTY]) - centre).norm()))
+        assert worst.ratio == worst.error / 2.0
+        for name in ("sign_flip", "gaussian", "min_max", "min_sum", "one_coordinate"):
+            lie = forge(name, {}, knowledge())
+            assert worst.error >= float((rule([*known.honest, *[lie] * FAULTY]) - centre).norm()) - 1e-6
+
+
+def test_the_adaptive_attack_finds_that_a_mean_has_no_bound() -> None:
+    worst = find_worst_lie(knowledge(rule=mean), bound=1.0, steps=5)
+    assert worst.ratio > 1e5
+
+
+def test_a_rule_that_refuses_a_lie_is_no_success() -> None:
+    def refusing(rows: Sequence[Tensor]) -> Tensor:
+        result = mean(rows)
+        return result * math.nan if float(result.norm()) > 100.0 else result
+
+    assert find_worst_lie(knowledge(rule=refusing), steps=5).error <= 110.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("sign_flop", {}, "did you mean 'sign_flip'"),
+        ("label_flip", {}, "flips_labels=True"),
+        ("alie", {"taul": 1.0}, "option of alie must be tau, got 'taul'"),
+        ("alie_search", {"steps": 0.0}, "steps of alie_search must be a finite number of at least 1"),
+        ("gaussian", {"deviation": -1.0}, "deviation of gaussian must be a finite number of at least 0, got -1.0"),
+        ("ipm", {"epsilon": math.nan}, "epsilon of ipm must be a finite number, got nan"),
+        ("mimic", {"victim": "w1"}, "victim of mimic must be a finite number, got 'w1'"),
+    ],
+)
+def test_an_error_names_what_is_wrong(name: str, options: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        check_attack(name, options)
+
+
+def test_an_attack_needs_somebody_honest_and_somebody_who_lies() -> None:
+    nobody = Knowledge(honest=[], base=torch.zeros(3), generator=torch.Generator(), colluders=1)
+    with pytest.raises(ConfigurationError, match="at least one honest contribution and one colluder"):
+        forge("ipm", {}, nobody)
+
+
+def test_label_flipping_changes_every_target_and_no_test() -> None:
+    workload = load_workload("digits-mlp")
+    flipped = flip_labels(workload)
+    assert bool((flipped.targets != workload.targets).all())
+    assert set(flipped.targets.tolist()) == set(workload.targets.tolist())
+    assert torch.equal(flipped.test_targets, workload.test_targets)
+    assert torch.equal(flipped.inputs, workload.inputs)
+    poisoned, honest = (
+        WorkerSpec(name="w0", workload="digits-mlp", flips_labels=flip).build(0) for flip in (True, False)
+    )
+    assert torch.equal(poisoned._workload.targets, flipped.targets)
+    assert torch.equal(honest._workload.targets, workload.targets)

@@ -1,0 +1,127 @@
+"""The benchmarks: rows as promised, oracles that are right, and targets that are judged honestly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import report
+from benchmarks.data import FAR, HARD, Case, Rows, make_rows
+from benchmarks.measure import Row
+from benchmarks.oracles import ORACLES, honest_scatter
+from benchmarks.ours import CONTENDERS
+from benchmarks.targets import judge_targets
+from hqde_ref.core.certificates import certify_geometric_median
+
+KEYS = {"bench", "n", "d", "threads", "who", "seconds", "reads", "error", "note"}
+CLOSE = 1e-4
+
+
+def small(bench: str, kind: str = "plain", n: int = 9) -> Rows:
+    return make_rows(Case(bench=bench, n=n, d=700, faulty=2, kind=kind))
+
+
+def row(**changes: object) -> Row:
+    plain = {
+        "bench": "median",
+        "n": 8,
+        "d": 100,
+        "threads": 1,
+        "who": "hqde_ref",
+        "seconds": 1.0,
+        "reads": 4.0,
+        "error": 0.0,
+        "note": "list",
+    }
+    return {**plain, **changes}
+
+
+def test_an_unknown_bench_is_one_clear_line_and_exit_4(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command.main(["--only", "meen", "--json", str(tmp_path / "rows.json")]) == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no bench is called 'meen'" in said
+    assert "geometric_median" in said
+
+
+def test_a_run_writes_rows_and_goes_on_without_peers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HQDE_PEERS", str(tmp_path))
+    monkeypatch.setattr(command, "QUICK_SIZES", ((8, 1000),))
+    assert command.main(["--quick", "--only", "mean", "--json", str(tmp_path / "rows.json")]) == 0
+    assert "byzfl: not installed (make peers)" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert all(set(found) == KEYS for found in rows)
+    assert {found["who"] for found in rows} == {"hqde_ref", "torch", "numpy"}
+    assert {found["threads"] for found in rows} == {1, 2}
+    assert all(found["seconds"] > 0 and found["reads"] > 0 and found["error"] < CLOSE for found in rows)
+    assert report.main(tmp_path / "rows.json") == 0
+    assert "weighted mean, arena" in (tmp_path / "benchmarks.md").read_text()
+    assert "<svg" in (tmp_path / "benchmarks.svg").read_text()
+
+
+def test_a_report_without_rows_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert report.main(tmp_path / "none.json") == 4
+    assert "run python -m benchmarks --json" in capsys.readouterr().err
+
+
+def test_data_is_the_same_in_list_and_arena_and_has_its_outliers() -> None:
+    for kind in ("plain", HARD, FAR):
+        rows = small("mean", kind)
+        assert torch.equal(torch.stack(rows.separate), rows.arena)
+        assert len(rows.honest) == 7
+        away = (rows.arena.double() - rows.arena[rows.honest].double().mean(dim=0)).norm(dim=1)
+        assert float(away[rows.honest].max()) < 0.2 * float(away.sort().values[-2])
+
+
+@pytest.mark.parametrize("bench", [name for name in CONTENDERS if not name.startswith("large_n")])
+def test_everybody_in_our_process_agrees_with_the_oracle(bench: str) -> None:
+    rows = small(bench)
+    for contender in CONTENDERS[bench]:
+        if contender.variant != "compiled":
+            found = torch.as_tensor(contender.make(rows)()).double()
+            wanted = ORACLES[contender.oracle](rows)
+            scale = float(wanted.norm()) if "scores" in contender.oracle else honest_scatter(rows)
+            assert float((found - wanted).norm()) < CLOSE * scale, contender
+
+
+def test_oracles_are_what_their_names_say() -> None:
+    rows = small("median", n=8)
+    x = rows.arena.double().numpy()
+    numpy.testing.assert_allclose(ORACLES["median"](rows).numpy(), numpy.median(x, axis=0))
+    numpy.testing.assert_allclose(ORACLES["trimmed mean"](rows).numpy(), numpy.sort(x, axis=0)[2:6].mean(axis=0))
+    for kind in ("plain", HARD, FAR):
+        case = small("geometric_median", kind)
+        certificate = certify_geometric_median(case.arena, ORACLES["geometric median"](case), faulty_max=2)
+        assert certificate.excess < 1e-9
+
+
+def test_targets_compare_with_the_fastest_peer_on_one_thread() -> None:
+    rows = [
+        row(),
+        row(who="torch", seconds=30.0, note="stack, torch.median (lower)"),
+        row(who="byzfl", seconds=9.0, note="Median"),
+        row(who="numpy", seconds=1.0, threads=2, note="numpy.median"),
+        row(note="compiled", reads=2.5),
+    ]
+    found = {verdict.target: verdict for verdict in judge_targets(rows)}
+    assert found["median, list"].measured == "9.0"
+    assert not found["median, list"].is_reached
+    assert not found["median, compiled"].is_reached
+    assert "Missed:" in report.write_report(rows)
+
+
+def test_a_peer_that_selects_other_rows_or_is_less_accurate_is_no_peer_of_the_same_accuracy() -> None:
+    rows = [
+        row(bench="large_n krum", n=1000, error=1e-7),
+        row(bench="large_n krum", n=1000, error=0.3, who="byzfl", seconds=0.1, note="MultiKrum; selects other rows"),
+        row(bench="large_n krum", n=1000, error=1e-7, who="torch", seconds=2.0, note="stack, torch.cdist"),
+    ]
+    (verdict,) = judge_targets(rows)
+    assert (verdict.wanted, verdict.measured, verdict.is_reached) == ("at least 1 times torch", "2.0", True)
