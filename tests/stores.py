@@ -148,12 +148,12 @@ class Struck:
 
 
 def write_text(
-    runtime: Runtime, plan: StorePlan, writer: Writer, key: str, text: str
+    runtime: Runtime, plan: StorePlan, writer: Writer, key: str, text: str, *, within_s: float = 3.0
 ) -> Acknowledged | NotAcknowledged:
     payload, code = payload_of(text)
-    return put(runtime, plan, writer, key, payload, code, until=runtime.now() + 3)
+    return put(runtime, plan, writer, key, payload, code, until=runtime.now() + within_s)
 
 
-def read_text(runtime: Runtime, plan: StorePlan, key: str) -> str | Absent | Unavailable:
-    found = get(runtime, plan, key, until=runtime.now() + 3)
+def read_text(runtime: Runtime, plan: StorePlan, key: str, *, within_s: float = 3.0) -> str | Absent | Unavailable:
+    found = get(runtime, plan, key, until=runtime.now() + within_s)
     return content_of(runtime.fetch(found.payload)) if isinstance(found, Value) else found
