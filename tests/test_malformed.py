@@ -82,12 +82,21 @@ def test_bytes_that_are_none_are_misshapen(policy: Policy, ref: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("policy", [pytest.param(ROBUST, id="flat"), pytest.param(SHARDED, id="sharded")])
-def test_more_proven_liars_than_were_provided_for_are_a_refusal(policy: Policy) -> None:
-    """Clause 6.7: a budget that is visibly broken is noticed, not answered with what is left."""
-    runtime = Tampered(Local(_hosts()), {member: {"layout": "x"} for member in MEMBERS[:3]})
+@pytest.mark.parametrize(("proven", "hidden"), [(1, 1), (2, 0), (3, 2)])
+def test_proven_liars_use_up_the_budget_unless_they_are_more_than_it(policy: Policy, proven: int, hidden: int) -> None:
+    runtime = Tampered(Local(_hosts()), {member: {"layout": "x"} for member in MEMBERS[:proven]})
+    verdict = training_round(runtime, _plan(runtime, policy))
+    assert isinstance(verdict, Accepted)
+    assert verdict.evidence.faulty_max == hidden
+
+
+@pytest.mark.parametrize("policy", [pytest.param(ROBUST, id="flat"), pytest.param(SHARDED, id="sharded")])
+def test_a_budget_that_is_visibly_broken_is_not_answered_with_what_is_left(policy: Policy) -> None:
+    """Clause 6.7: seven of eight lied; the last one alone proves nothing."""
+    runtime = Tampered(Local(_hosts()), {member: {"layout": "x"} for member in MEMBERS[:7]})
     verdict = training_round(runtime, _plan(runtime, policy))
     assert isinstance(verdict, Refused)
-    assert verdict.reason == ("3 of 8 contributions are Byzantine beyond doubt, more than faulty_max=2 provides for")
+    assert verdict.reason == "geometric_median with faulty_max=2 needs at least 5 usable contributions, got 1 of 8"
 
 
 @pytest.mark.parametrize(

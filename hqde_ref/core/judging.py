@@ -177,23 +177,24 @@ class Budget:
         usable: contributions that may be aggregated.
         hidden_max: how many of those may still be Byzantine.
         rejections_max: how many more may be rejected as outliers (clause 4.4).
-        proven: how many were rejected as Byzantine beyond doubt.
     """
 
-    proven: int
     usable: int
     hidden_max: int
     rejections_max: int
 
 
 def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], usable: int) -> Budget:
-    """A contribution rejected as Byzantine beyond doubt counts once; absence alone proves nothing (clause 4.2)."""
+    """A contribution rejected as Byzantine beyond doubt counts once; absence alone proves nothing (clause 4.2).
+
+    Where more are proven than f provides for, the policy was wrong about its members: then proofs use up nothing, and
+    another f may hide among the rest (clause 6.7).
+    """
     proven = sum(reason.startswith((NOT_FINITE, MISSHAPEN)) for reason in rejected.values())
     absent = members - usable
-    hidden = max(0, policy.faulty_max - proven)
+    hidden = policy.faulty_max - proven if proven <= policy.faulty_max else policy.faulty_max
     spare = usable - get_rule(policy.rule).least_contributions(hidden)  # what the rule can do without
     return Budget(
-        proven=proven,
         usable=usable,
         hidden_max=hidden,
         rejections_max=max(0, min(policy.faulty_max - absent, spare)),
@@ -201,16 +202,8 @@ def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], u
 
 
 def find_shortage(budget: Budget, *, policy: Policy, members: int) -> str | None:
-    """Say why these contributions do not do, or None (clauses 4.9 and 6.7).
-
-    A policy with f = 0 promises nothing about liars, so one that is found out breaks no promise (clause 0.5).
-    """
+    """Say why these contributions are too few, or None (clauses 4.9 and 6.7)."""
     rule = get_rule(policy.rule)
-    if rule.family != "mean" and 0 < policy.faulty_max < budget.proven:
-        return (
-            f"{budget.proven} of {members} contributions are Byzantine beyond doubt, "
-            f"more than faulty_max={policy.faulty_max} provides for"
-        )
     needed = max(1, rule.least_contributions(budget.hidden_max))
     if rule.family != "mean":
         needed = max(needed, 2 * budget.hidden_max + 1)
