@@ -33,6 +33,7 @@ from hqde_ref.messages import (
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Lie, Moments
+from simulator.proven_bounds import kappa_of
 from simulator.records import RoundRecord, Run, Strike, Variant
 from simulator.scenario import Byzantine, Corrupt, Crash, Pause, Scenario, Slow
 from simulator.trace import Trace
@@ -175,6 +176,9 @@ class _Running:
             byzantine=tuple(sorted(adversary.forged)),
             honest=honest,
             measured=measured,
+            kappa=kappa_of(verdict, policy=self._policy, members=len(self._scenario.members))
+            if isinstance(verdict, Accepted)
+            else None,
             accuracy=evaluated.accuracy,
             loss=evaluated.loss,
         )
