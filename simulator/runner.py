@@ -226,13 +226,11 @@ class _Running:
                 case _:
                     pass
 
-    def _strike(self, index: int, number: int, act: Callable[[str], None]) -> None:
-        for host in self._hits[index]:
-            act(host)
-        self._fired[index] += 1
-        self._trace.add(
-            "fault", self._since(), round=number, action=self._faults[index].action, hits=list(self._hits[index])
-        )
+    def _strike(self, index: int, number: int, act: Callable[[str], bool]) -> None:
+        struck = [host for host in self._hits[index] if act(host)]
+        if struck:  # a strike on dead hosts only is none
+            self._fired[index] += 1
+            self._trace.add("fault", self._since(), round=number, action=self._faults[index].action, hits=struck)
 
     # ---------------------------------------------------------------------------------------------- notes
 

@@ -143,6 +143,17 @@ def test_a_fault_that_never_fires_makes_the_run_vacuous() -> None:
     assert exit_code(execution) == 2
 
 
+def test_a_strike_on_a_dead_host_does_not_count_as_fired() -> None:
+    run, _ = _run(
+        _scenario(
+            "{action: crash, target: h0, at: {round: 1}, restart: never}",
+            "{action: pause, target: h0, during: {rounds: [2, 2]}}",
+            "{action: crash, target: h0, at: {round: 2}}",
+        )
+    )
+    assert [strike.fired for strike in run.strikes] == [1, 0, 0]
+
+
 def test_a_stage_that_is_never_reached_leaves_its_fault_unfired() -> None:
     dead = ", ".join(f"h{index}" for index in range(3))
     scenario = _scenario(
