@@ -5,15 +5,24 @@ They know nothing of how the reference computes: they borrow neither its core no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
+from simulator.proven_bounds import hidden_max, least_contributions
 from simulator.records import Finding, RoundRecord, Run
-from simulator.scenario import Scenario
+from simulator.scenario import Crash, Pause, Scenario
+from simulator.worlds import member_host
 
 __all__ = ["check_agreement", "check_fired", "check_gaps", "check_run"]
 
 _FLOAT32 = 2.0**-23  # one rounding of the result, per unit of its norm
+_SAME_BITS = (  # exact sums or order statistics, entry by entry
+    "weighted_mean",
+    "coordinate_median",
+    "lower_coordinate_median",
+    "trimmed_mean",
+    "mean_around_median",
+)
 _OVERRUN_S = 0.5  # a live round's last ask may end this much after its deadline: the caller has to wake up
 
 
@@ -22,17 +31,19 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
     findings = []
     for law in scenario.expect.always:
         judge, clause = _JUDGES[law]
-        broken = [(record.round, why) for record in run.rounds if (why := judge(scenario, run, record)) is not None]
-        first = broken[0] if broken else None
-        findings.append(
-            Finding(
-                law=law,
-                clause=clause,
-                status="BROKEN" if first else "HOLDS",
-                because=first[1] if first else f"in all {len(run.rounds)} rounds",
-                round=first[0] if first else None,
-            )
-        )
+        judged = [record for record in run.rounds if law != "within_bound" or _has_bound(scenario, record)]
+        broken = [(record.round, why) for record in judged if (why := judge(scenario, run, record)) is not None]
+        if broken:
+            number, because = broken[0]
+            findings.append(Finding(law=law, clause=clause, status="BROKEN", because=because, round=number))
+        elif not judged:
+            because = f"none of {len(run.rounds)} rounds can be judged: no proven bound applies"
+            findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
+        else:
+            because = f"in all {len(judged)} rounds"
+            if len(judged) < len(run.rounds):
+                because = f"in {len(judged)} of {len(run.rounds)} rounds; no proven bound applies to the others"
+            findings.append(Finding(law=law, clause=clause, status="HOLDS", because=because))
     findings.extend(_check_last(scenario, run))
     return tuple(findings)
 
@@ -50,12 +61,25 @@ def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str 
     return f"{strange[0]} is no member" if strange else None
 
 
+def _has_bound(scenario: Scenario, record: RoundRecord) -> bool:
+    """Clause 6.7: with more liars than were promised there is no bound."""
+    return record.bound is not None and len(_find_lying(record)) <= scenario.system.faulty_max
+
+
+def _find_lying(record: RoundRecord) -> list[str]:
+    """A Byzantine member that is missing counts as absent."""
+    absent = _find_absent(record)
+    return [member for member in record.byzantine if member not in absent]
+
+
+def _find_absent(record: RoundRecord) -> list[str]:
+    """Who is missing for a reason of their own: a refusal also lists contributions that it left unused."""
+    return [member for member, reason in record.verdict.missing.items() if not reason.startswith("unused")]
+
+
 def _find_beyond_bound(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
-    if record.bound is None or record.measured is None or not isinstance(record.verdict, Accepted):
+    if record.bound is None or record.measured is None:
         return None
-    hidden = [member for member in record.byzantine if member not in record.verdict.missing]
-    if len(hidden) > scenario.system.faulty_max:
-        return None  # clause 6.7: beyond what was promised there is no bound
     slack = 8 * _FLOAT32 * record.measured.result_norm
     if record.measured.error <= record.bound + slack:
         return None
@@ -68,12 +92,49 @@ def _find_overrun(scenario: Scenario, run: Run, record: RoundRecord) -> str | No
 
 
 def _find_overspent(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
-    """2 f_byz + f_absent < n: a Byzantine member that is missing counts as absent."""
-    absent = len(record.verdict.missing) if isinstance(record.verdict, Accepted) else 0
-    lying = len([member for member in record.byzantine if member not in record.verdict.missing])
+    """2 f_byz + f_absent < n, in a refused round too."""
+    absent, lying = len(_find_absent(record)), len(_find_lying(record))
     if 2 * lying + absent < len(run.members):
         return None
     return f"2 x {lying} Byzantine + {absent} absent is not below {len(run.members)} members"
+
+
+def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+    """A refusal although what is left withstands as many liars as were promised.
+
+    The system cannot know how many lie, so it may count on ``faulty_max`` less those it found out. Members on hosts
+    that a fault killed or stopped count as absent, even where they contributed before: their aggregators are gone.
+    """
+    if isinstance(record.verdict, Accepted) or len(_find_lying(record)) > scenario.system.faulty_max:
+        return None
+    struck = _find_struck(scenario, record.round)
+    forged = [member for member in record.verdict.rejected if member in record.byzantine]
+    gone = {*_find_absent(record), *forged, *(member for member in run.members if member in struck)}
+    usable = len(run.members) - len(gone)
+    hidden = hidden_max(scenario.system.faulty_max, {member: record.verdict.rejected[member] for member in forged})
+    needed = max(2 * hidden + 1, least_contributions(scenario.system.rule, hidden))
+    if usable < needed:
+        return None
+    return (
+        f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
+        f"{len(run.members) - usable} absent or found out of {len(run.members)} members; {needed} are enough"
+    )
+
+
+def _find_struck(scenario: Scenario, number: int) -> set[str]:
+    """Members on hosts that a fault has killed or stopped in this round."""
+    hosts: set[str] = set()
+    for index, fault in enumerate(scenario.faults):
+        match fault:
+            case Crash(at=at, restart=restart):
+                on = number == at.round or (restart == "never" and number > at.round)
+            case Pause(during=during):
+                on = during.rounds[0] <= number <= during.rounds[1]
+            case _:
+                on = False
+        if on:
+            hosts.update(scenario.aim(index))
+    return {member for index, member in enumerate(scenario.members) if member_host(index, scenario) in hosts}
 
 
 _JUDGES = {
@@ -81,6 +142,7 @@ _JUDGES = {
     "within_bound": (_find_beyond_bound, "4.5"),
     "by_deadline": (_find_overrun, "6.1"),
     "budget_kept": (_find_overspent, "4.2"),
+    "answered": (_find_needless_refusal, "6.4"),
 }
 
 
@@ -139,31 +201,30 @@ def check_gaps(scenario: Scenario, accuracies: Mapping[str, float]) -> tuple[Fin
     return tuple(findings)
 
 
-def check_agreement(first: Run, second: Run) -> Finding:
-    """Two worlds tell the same story: who was used, rejected and missing, round by round, and why."""
-    worlds = f"{first.world} and {second.world}"
+def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
+    """Two worlds tell the same story: who was used, rejected and missing, round by round, and why.
+
+    Where a rule's result does not depend on the order of its sums, the results must be the same bits too.
+    """
+    law = f"{first.world} and {second.world} agree"
     for mine, theirs in zip(first.outcome(), second.outcome(), strict=True):
         differing = [key for key in mine if mine[key] != theirs[key]]
         if differing:
             key = differing[0]
-            return Finding(
-                law=f"{worlds} agree",
-                clause="0.10",
-                status="BROKEN",
-                because=f"{key}: {first.world} says {mine[key]}, {second.world} says {theirs[key]}",
-                round=int(str(mine["round"])),
-            )
-    equal = _count_equal_results(first.rounds, second.rounds)
-    return Finding(
-        law=f"{worlds} agree",
-        clause="0.10",
-        status="HOLDS",
-        because=f"the same verdict in all {len(first.rounds)} rounds, the same bits in {equal}",
+            because = f"{key}: {first.world} says {mine[key]}, {second.world} says {theirs[key]}"
+            return Finding(law=law, clause="0.10", status="BROKEN", because=because, round=int(str(mine["round"])))
+    accepted = [
+        (a.round, a.verdict.digest == b.verdict.digest)
+        for a, b in zip(first.rounds, second.rounds, strict=True)
+        if isinstance(a.verdict, Accepted) and isinstance(b.verdict, Accepted)
+    ]
+    same = sum(equal for _, equal in accepted)
+    because = (
+        f"the same verdict in all {len(first.rounds)} rounds, the same bits in {same} of {len(accepted)} with a result"
     )
-
-
-def _count_equal_results(first: Sequence[RoundRecord], second: Sequence[RoundRecord]) -> int:
-    return sum(
-        isinstance(a.verdict, Accepted) and isinstance(b.verdict, Accepted) and a.verdict.digest == b.verdict.digest
-        for a, b in zip(first, second, strict=True)
-    )
+    rule = "weighted_mean" if first.variant == "mean instead" else scenario.system.rule
+    unequal = [number for number, equal in accepted if not equal]
+    if unequal and rule in _SAME_BITS:
+        because += f"; {rule} gives the same bits in any order"
+        return Finding(law=law, clause="0.10", status="BROKEN", because=because, round=unequal[0])
+    return Finding(law=law, clause="0.10", status="HOLDS", because=because)

@@ -133,7 +133,7 @@ def _judge(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Judged]:
     for variant in dict.fromkeys(run.variant for run in runs):
         pair = [run for run in runs if run.variant == variant]
         if len(pair) == 2:
-            yield Judged(world="both", variant=variant, finding=check_agreement(*pair))
+            yield Judged(world="both", variant=variant, finding=check_agreement(scenario, *pair))
 
 
 def exit_code(execution: Execution) -> int:

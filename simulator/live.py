@@ -1,13 +1,12 @@
 """The same scenario against real Ray: real processes, killed by SIGKILL, stopped by SIGSTOP, slowed by many stops.
 
-Signals go to processes that this runtime started, by process id, and to nothing else.
+Signals go to processes that this runtime started on this machine, and to nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 import signal
 import sys
 import threading
@@ -64,33 +63,39 @@ class LiveWorld:
     name = "ray"
 
     def __init__(self, scenario: Scenario, *, address: str | None = None) -> None:
-        self._brakes: dict[str, threading.Event] = {}
-        self._quiet = contextlib.redirect_stdout(_WithoutRaylet(sys.stdout))
-        self._quiet.__enter__()
+        self._brakes: dict[str, tuple[threading.Event, threading.Thread]] = {}
         self._observe: Callable[[Span], None] | None = None
-        self._runtime = OnRay(place_nodes(scenario), address=address, gpus=scenario.system.gpus, observe=self._show)
+        with contextlib.ExitStack() as quiet:
+            quiet.enter_context(contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)))
+            self._runtime = OnRay(place_nodes(scenario), address=address, gpus=scenario.system.gpus, observe=self._show)
+            self._quiet = quiet.pop_all()  # until it is closed; where Ray fails, output is as it was at once
 
     @property
     def runtime(self) -> Runtime:
         return self._runtime
 
-    def crash(self, host: str) -> None:
-        self._signal(host, signal.SIGKILL)
+    def crash(self, host: str) -> bool:
+        self._release(host)
+        return self._runtime.send(host, signal.SIGKILL)
 
-    def pause(self, host: str) -> None:
-        self._signal(host, signal.SIGSTOP)
+    def pause(self, host: str) -> bool:
+        self._release(host)  # its brake would let it go on
+        return self._runtime.send(host, signal.SIGSTOP)
 
-    def resume(self, host: str) -> None:
-        self._signal(host, signal.SIGCONT)
+    def resume(self, host: str) -> bool:
+        return self._runtime.send(host, signal.SIGCONT)
 
-    def slow(self, host: str, factor: float) -> None:
+    def slow(self, host: str, factor: float) -> bool:
         """Let the host run for 1/factor of the time."""
-        if host in self._brakes:
-            self._brakes.pop(host).set()
-        if factor <= 1:
-            return
-        released = self._brakes[host] = threading.Event()
-        threading.Thread(target=self._brake, args=(host, factor, released), daemon=True).start()
+        self._release(host)
+        if not self._runtime.send(host, 0):  # only asks whether it is there
+            return False
+        if factor > 1:
+            released = threading.Event()
+            thread = threading.Thread(target=self._brake, args=(host, factor, released), daemon=True)
+            self._brakes[host] = (released, thread)
+            thread.start()
+        return True
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         self._runtime.settle(within_s=_SETTLE_S, down=down)
@@ -103,21 +108,22 @@ class LiveWorld:
             self._observe(span)
 
     def close(self) -> None:
-        for released in self._brakes.values():
+        with self._quiet:
+            for host in tuple(self._brakes):
+                self._release(host)
+            self._runtime.close()
+
+    def _release(self, host: str) -> None:
+        """Take the brake off, and wait until its thread can send no more signals."""
+        if host in self._brakes:
+            released, thread = self._brakes.pop(host)
             released.set()
-        self._runtime.close()
-        self._quiet.__exit__(None, None, None)
+            thread.join()
 
     def _brake(self, host: str, factor: float, released: threading.Event) -> None:
         while not released.is_set():
-            with suppress(ProcessLookupError, RuntimeFault):
-                self._signal(host, signal.SIGSTOP)
+            with suppress(RuntimeFault):  # it is just being started afresh
+                self._runtime.send(host, signal.SIGSTOP)
                 time.sleep(_PERIOD_S * (1 - 1 / factor))
-                self._signal(host, signal.SIGCONT)
+                self._runtime.send(host, signal.SIGCONT)
             released.wait(_PERIOD_S / factor)
-
-    def _signal(self, host: str, number: signal.Signals) -> None:
-        pid = self._runtime.pid_of(host)
-        if pid is None:
-            raise RuntimeFault(what=f"host {host}", problem="has no process to signal", do="wait until it is ready")
-        os.kill(pid, number)

@@ -36,6 +36,7 @@ class RoundRecord:
         byzantine: members whose forged contributions were delivered.
         honest: members whose honest contributions arrived.
         measured: the result against the honest; None when there is no result.
+        kappa: what is proven of the rule that was asked for, whatever the evidence says; None where nothing is.
     """
 
     round: int
@@ -46,15 +47,16 @@ class RoundRecord:
     byzantine: tuple[str, ...]
     honest: tuple[str, ...]
     measured: Measured | None
+    kappa: float | None
     accuracy: float
     loss: float
 
     @property
     def bound(self) -> float | None:
-        """What the evidence promises: sqrt(kappa) times the honest deviation; None when it promises nothing."""
-        if self.measured is None or not isinstance(self.verdict, Accepted) or self.verdict.evidence.kappa is None:
+        """How far the result may lie from the honest mean: sqrt(kappa) times their deviation; None without a proof."""
+        if self.measured is None or self.kappa is None:
             return None
-        return float(self.verdict.evidence.kappa**0.5) * self.measured.deviation
+        return float(self.kappa**0.5) * self.measured.deviation
 
 
 @message

@@ -33,6 +33,7 @@ from hqde_ref.messages import (
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Lie, Moments
+from simulator.proven_bounds import kappa_of
 from simulator.records import RoundRecord, Run, Strike, Variant
 from simulator.scenario import Byzantine, Corrupt, Crash, Pause, Scenario, Slow
 from simulator.trace import Trace
@@ -175,6 +176,9 @@ class _Running:
             byzantine=tuple(sorted(adversary.forged)),
             honest=honest,
             measured=measured,
+            kappa=kappa_of(verdict, policy=self._policy, members=len(self._scenario.members))
+            if isinstance(verdict, Accepted)
+            else None,
             accuracy=evaluated.accuracy,
             loss=evaluated.loss,
         )
@@ -222,13 +226,11 @@ class _Running:
                 case _:
                     pass
 
-    def _strike(self, index: int, number: int, act: Callable[[str], None]) -> None:
-        for host in self._hits[index]:
-            act(host)
-        self._fired[index] += 1
-        self._trace.add(
-            "fault", self._since(), round=number, action=self._faults[index].action, hits=list(self._hits[index])
-        )
+    def _strike(self, index: int, number: int, act: Callable[[str], bool]) -> None:
+        struck = [host for host in self._hits[index] if act(host)]
+        if struck:  # a strike on dead hosts only is none
+            self._fired[index] += 1
+            self._trace.add("fault", self._since(), round=number, action=self._faults[index].action, hits=struck)
 
     # ---------------------------------------------------------------------------------------------- notes
 

@@ -98,8 +98,10 @@ class _Host:
     factor: float = 1.0
     queue: deque[_Message] = dataclasses.field(default_factory=deque)
     running: _Message | None = None
-    started: int = 0
-    left: int = 0  # ns of work that the running message still needs
+    began: int = 0  # when the running message was taken up
+    started: int = 0  # since when it has been going at the present pace
+    left: int = 0  # ns of work that it still needed then
+    planned: bool = False  # its finish is among the events
     epoch: int = 0  # counts changes that make a planned finish void
 
 
@@ -169,6 +171,7 @@ class Simulated:
         """The host's process ends; what it was asked is answered by a broken connection."""
         state = self._hosts[host]
         state.alive, state.paused, state.factor = False, False, 1.0
+        state.planned = False
         state.epoch += 1
         lost = [*([state.running] if state.running else []), *state.queue]
         state.running = None
@@ -237,16 +240,18 @@ class Simulated:
         self._go_on(message.host)
 
     def _go_on(self, host: str) -> None:
-        """Start or continue work, if there is any and the host can."""
+        """Start or continue work, if there is any and the host can; work that is going on is left alone."""
         state = self._hosts[host]
-        if state.paused or not state.alive:
+        if state.paused or not state.alive or state.planned:
             return
         if state.running is None:
             if not state.queue:
                 return
             state.running = state.queue.popleft()
+            state.began = self._time
             state.left = sum(self._work(call.request) for call in state.running.calls)
         state.started = self._time
+        state.planned = True
         state.epoch += 1
         epoch = state.epoch
         self._at(self._time + round(state.left * state.factor), lambda: self._finish(host, epoch))
@@ -255,23 +260,24 @@ class Simulated:
         """Note how much of the running work is done, before the pace changes."""
         if state.running is not None and not state.paused:
             state.left = max(0, state.left - round((self._time - state.started) / state.factor))
+            state.planned = False
             state.epoch += 1
 
     def _finish(self, host: str, epoch: int) -> None:
         state = self._hosts[host]
         if state.epoch != epoch or state.running is None:
             return
-        message, state.running = state.running, None
+        message, state.running, state.planned = state.running, None, False
         replies = tuple(perform_guarded(state.nodes.get(call.node), call) for call in message.calls)
         if self._observe is not None:
-            self._show(message, replies, state.started)
+            self._show(message, replies, state.began)
         self._answer(message, replies)
         self._go_on(host)
 
-    def _show(self, message: _Message, replies: tuple[Reply, ...], started: int) -> None:
+    def _show(self, message: _Message, replies: tuple[Reply, ...], began: int) -> None:
         assert self._observe is not None
         works = [self._work(call.request) for call in message.calls]
-        at, scale = started, (self._time - started) / max(sum(works), 1)
+        at, scale = began, (self._time - began) / max(sum(works), 1)
         for call, reply, work in zip(message.calls, replies, works, strict=True):
             span = Span(
                 host=message.host,

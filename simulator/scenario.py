@@ -203,7 +203,7 @@ class Slow(Strict):
 
 
 Fault = Annotated[Byzantine | Corrupt | Crash | Pause | Slow, Field(discriminator="action")]
-Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept"]
+Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept", "answered"]
 
 
 class Expect(Strict):
@@ -213,7 +213,7 @@ class Expect(Strict):
     ``mean_gap``: with the mean in place of the rule, it falls short by at least this.
     """
 
-    always: tuple[Always, ...] = ("accounted", "within_bound", "by_deadline")
+    always: tuple[Always, ...] = ("accounted", "within_bound", "by_deadline", "answered")
     last_round: Literal["whole", "any"] = "any"
     healthy_gap: Annotated[float, Field(ge=0, le=1)] | None = None
     mean_gap: Annotated[float, Field(ge=0, le=1)] | None = None

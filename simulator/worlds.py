@@ -20,20 +20,20 @@ HARNESS = "harness"  # the host of the harness's own nodes; no fault ever hits i
 
 
 class World(Protocol):
-    """Where a scenario runs."""
+    """Where a scenario runs. Faults say whether they hit something: a dead host cannot be hit."""
 
     name: str
 
     @property
     def runtime(self) -> Runtime: ...
 
-    def crash(self, host: str) -> None: ...
+    def crash(self, host: str) -> bool: ...
 
-    def pause(self, host: str) -> None: ...
+    def pause(self, host: str) -> bool: ...
 
-    def resume(self, host: str) -> None: ...
+    def resume(self, host: str) -> bool: ...
 
-    def slow(self, host: str, factor: float) -> None: ...
+    def slow(self, host: str, factor: float) -> bool: ...
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         """Restart hosts that died, except those meant to stay down, and wait until they are ready."""
@@ -92,18 +92,30 @@ class SimulatedWorld:
     def runtime(self) -> Runtime:
         return self._runtime
 
-    def crash(self, host: str) -> None:
+    def crash(self, host: str) -> bool:
+        if host in self._dead:
+            return False
         self._runtime.crash(host)
         self._dead.append(host)
+        return True
 
-    def pause(self, host: str) -> None:
+    def pause(self, host: str) -> bool:
+        if host in self._dead:
+            return False
         self._runtime.pause(host)
+        return True
 
-    def resume(self, host: str) -> None:
+    def resume(self, host: str) -> bool:
+        if host in self._dead:
+            return False
         self._runtime.resume(host)
+        return True
 
-    def slow(self, host: str, factor: float) -> None:
+    def slow(self, host: str, factor: float) -> bool:
+        if host in self._dead:
+            return False
         self._runtime.slow(host, factor)
+        return True
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         for host in self._dead:

@@ -22,7 +22,7 @@ import torch
 from hqde_ref.core.splitting import gpu_share
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed, Payload
-from hqde_ref.runtimes import on_ray
+from hqde_ref.runtimes import on_ray, ray_host
 from hqde_ref.runtimes.on_ray import OnRay
 from tests.probes import VECTOR_BYTES, ProbeSpec, probe
 
@@ -180,6 +180,81 @@ def test_closing_ends_the_hosts_and_leaves_the_callers_ray_alone(runtime: OnRay)
         time.sleep(0.05)
     assert ray.is_initialized()
     assert isinstance(runtime.ask([probe("p0", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
+
+
+def test_a_killed_host_has_no_process_and_signals_hit_nothing(runtime: OnRay) -> None:
+    pid = _kill(runtime, "h1")
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert runtime.pid_of("h1") is None
+    assert not runtime.send("h1", signal.SIGKILL)
+    runtime.settle(within_s=60)
+
+
+def test_a_process_that_is_another_one_by_now_or_on_another_machine_is_never_signalled(runtime: OnRay) -> None:
+    seat = runtime._hosts["h2"]
+    real = seat.process
+    assert real is not None
+    assert runtime.send("h2", 0)
+    try:
+        seat.process = dataclasses.replace(real, born=real.born - 100)
+        assert runtime.pid_of("h2") is None
+        assert not runtime.send("h2", signal.SIGKILL)
+        seat.process = dataclasses.replace(real, machine="elsewhere")
+        assert runtime.pid_of("h2") is None
+        with pytest.raises(RuntimeFault, match="host h2: runs on another machine, which signals do not reach"):
+            runtime.send("h2", signal.SIGKILL)
+    finally:
+        seat.process = real
+    assert isinstance(runtime.ask([probe("p2", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
+
+
+def test_an_address_is_refused_while_this_process_is_connected_to_ray_already(runtime: OnRay) -> None:
+    with pytest.raises(RuntimeFault, match="cannot be joined: this process is connected to Ray already"):
+        OnRay({}, address="127.0.0.1:6379")
+    assert isinstance(runtime.ask([probe("p0", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_an_interrupted_start_ends_the_hosts_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[OnRay] = []
+    close = OnRay.close
+
+    def interrupt(self: OnRay, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def noting(self: OnRay) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(OnRay, "settle", interrupt)
+    monkeypatch.setattr(OnRay, "close", noting)
+    with pytest.raises(KeyboardInterrupt):
+        OnRay({"y0": (ProbeSpec(name="y"),)})
+    (abandoned,) = closed
+    assert all(seat.dead for seat in abandoned._hosts.values())
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_payload_that_is_slow_is_not_called_lost() -> None:
+    @ray.remote(num_cpus=0)
+    def slow() -> Any:
+        time.sleep(3)
+        return np.zeros(4, dtype=np.uint8)
+
+    payload = Payload(key="slow/1/0", ref=slow.remote(), nbytes=4)
+    assert ray_host._load([payload], time.monotonic()) == ({}, (), ("slow/1/0",))
+    found, lost, late = ray_host._load([payload], time.monotonic() + 60)
+    assert (list(found), lost, late) == (["slow/1/0"], (), ())
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_reply_with_more_payloads_than_were_declared_is_a_bug_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_host, "payloads_in_reply", lambda request: 0)
+    with pytest.raises(AssertionError, match="the reply to Begin carries 1 payloads, 1 more than declared"):
+        ray_host.Host((ProbeSpec(name="p"),), 0).perform([Call(node="p", request=Begin(seed=1))], 1.0)
 
 
 def test_a_bug_in_a_node_is_raised_and_does_not_look_like_a_fault(runtime: OnRay) -> None:

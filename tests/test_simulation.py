@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from hqde_ref.errors import WireError
-from hqde_ref.messages import Accepted
+from hqde_ref.messages import Accepted, Refused
 from simulator.checkers import check_agreement, check_fired, check_run
 from simulator.execution import conclude, exit_code, run_all
 from simulator.records import Run
-from simulator.scenario import Scenario
+from simulator.scenario import Expect, Scenario
 from simulator.scenario_reading import load_scenario, parse_scenario
 from simulator.trace import Trace, read_trace
 
@@ -114,7 +114,7 @@ def test_a_contribution_that_is_not_finite_is_rejected_and_the_others_are_used(a
 def test_the_bound_holds_and_everyone_is_accounted_for_under_every_attack(attack: str) -> None:
     scenario = _scenario(f"{{action: byzantine, attack: {{name: {attack}}}, during: {{rounds: [1, 3]}}}}")
     run, _ = _run(scenario)
-    assert [finding.status for finding in check_run(scenario, run)] == ["HOLDS"] * 3
+    assert [finding.status for finding in check_run(scenario, run)] == ["HOLDS"] * 4
     assert run.strikes[0].fired == 3
     assert all(len(record.byzantine) == 2 for record in run.rounds)
     assert all(record.bound is not None for record in run.rounds)
@@ -141,6 +141,17 @@ def test_a_fault_that_never_fires_makes_the_run_vacuous() -> None:
     statuses = {judged.finding.law: judged.finding.status for judged in execution.findings}
     assert statuses["fault 1 (byzantine) fired"] == "CANNOT_TELL"
     assert exit_code(execution) == 2
+
+
+def test_a_strike_on_a_dead_host_does_not_count_as_fired() -> None:
+    run, _ = _run(
+        _scenario(
+            "{action: crash, target: h0, at: {round: 1}, restart: never}",
+            "{action: pause, target: h0, during: {rounds: [2, 2]}}",
+            "{action: crash, target: h0, at: {round: 2}}",
+        )
+    )
+    assert [strike.fired for strike in run.strikes] == [1, 0, 0]
 
 
 def test_a_stage_that_is_never_reached_leaves_its_fault_unfired() -> None:
@@ -188,6 +199,84 @@ def test_the_bound_checker_sees_an_error_beyond_the_bound() -> None:
     assert "is beyond the proven bound" in _broken(scenario, worse)["within_bound"]
 
 
+def test_the_bound_is_not_what_the_judged_system_says_of_itself() -> None:
+    scenario = _scenario()
+    run, _ = _run(scenario)
+    first = run.rounds[0].verdict
+    assert isinstance(first, Accepted)
+    boast = _tampered(run, evidence=dataclasses.replace(first.evidence, kappa=1e9))
+    assert boast.rounds[0].bound == run.rounds[0].bound
+    assert run.rounds[0].kappa == first.evidence.kappa == 1.5  # 7 members, 2 of them liars: (7 - 1) / (7 + 1 - 4)
+
+
+def _status(scenario: Scenario, run: Run, law: str) -> tuple[str, str]:
+    return next((f.status, f.because) for f in check_run(scenario, run) if f.law == law)
+
+
+def test_a_rule_without_a_proven_bound_leaves_the_bound_unjudged() -> None:
+    scenario = _scenario(system="rule: covariance_filter")
+    run, _ = _run(scenario)
+    assert _status(scenario, run, "within_bound") == (
+        "CANNOT_TELL",
+        "none of 3 rounds can be judged: no proven bound applies",
+    )
+
+
+def _refused(run: Run, missing: dict[str, str]) -> Run:
+    """The first round turned into a refusal; whoever is not named is left unused."""
+    unused = dict.fromkeys(run.members, "unused: the round was refused")
+    verdict = Refused(round=1, reason="too few", rejected={}, missing={**unused, **missing})
+    first = dataclasses.replace(run.rounds[0], verdict=verdict, measured=None, kappa=None)
+    return dataclasses.replace(run, rounds=(first, *run.rounds[1:]))
+
+
+def test_the_bound_checker_says_how_many_rounds_it_judged() -> None:
+    scenario = _scenario()
+    run, _ = _run(scenario)
+    assert _status(scenario, run, "within_bound") == ("HOLDS", "in all 3 rounds")
+    assert _status(scenario, _refused(run, {}), "within_bound") == (
+        "HOLDS",
+        "in 2 of 3 rounds; no proven bound applies to the others",
+    )
+
+
+def test_a_refusal_inside_the_budget_is_seen_and_one_beyond_it_is_not_blamed() -> None:
+    scenario = _scenario()
+    run, _ = _run(scenario)
+    late = {f"w{index}": "late" for index in range(3)}
+    inside = _broken(scenario, _refused(run, {"w0": "late", "w1": "crashed"}))["answered"]
+    assert inside == (
+        "refused inside the budget (too few): 0 Byzantine, 2 absent or found out of 7 members; 5 are enough"
+    )
+    assert "answered" not in _broken(scenario, _refused(run, late))
+
+
+def test_a_refusal_with_more_liars_than_were_promised_is_not_blamed() -> None:
+    scenario = _scenario()
+    run, _ = _run(scenario)
+    refused = _refused(run, {})
+    first = dataclasses.replace(refused.rounds[0], byzantine=("w0", "w1", "w2"))
+    assert "answered" not in _broken(scenario, dataclasses.replace(refused, rounds=(first, *refused.rounds[1:])))
+
+
+def test_a_refusal_because_every_aggregator_was_killed_is_not_blamed() -> None:
+    scenario = _scenario("{action: crash, target: [h0, h1, h2, h3], at: {round: 1, stage: combine}}")
+    run, _ = _run(scenario)
+    assert not isinstance(run.rounds[0].verdict, Accepted)
+    assert _broken(scenario, run) == {}
+
+
+def test_absent_members_of_a_refused_round_count_towards_the_budget() -> None:
+    scenario = _scenario()
+    scenario = scenario.model_copy(update={"expect": Expect(always=("budget_kept",))})
+    run, _ = _run(scenario)
+    assert _broken(scenario, _refused(run, {"w0": "late"})) == {}
+    everyone = _refused(run, dict.fromkeys(run.members, "crashed"))
+    assert _broken(scenario, everyone) == {
+        "budget_kept": "2 x 0 Byzantine + 7 absent is not below 7 members",
+    }
+
+
 def test_the_deadline_checker_sees_a_round_that_overran() -> None:
     scenario = _scenario()
     run, _ = _run(scenario)
@@ -198,10 +287,22 @@ def test_the_deadline_checker_sees_a_round_that_overran() -> None:
 def test_the_agreement_checker_names_the_first_round_that_differs() -> None:
     scenario = _scenario()
     run, _ = _run(scenario)
-    assert check_agreement(run, run).status == "HOLDS"
+    assert check_agreement(scenario, run, run).status == "HOLDS"
     other = _tampered(run, missing={"w1": "late"})
-    finding = check_agreement(run, other)
+    finding = check_agreement(scenario, run, other)
     assert (finding.status, finding.round) == ("BROKEN", 1)
+
+
+@pytest.mark.parametrize(("rule", "status"), [("trimmed_mean", "BROKEN"), ("geometric_median", "HOLDS")])
+def test_other_bits_break_the_agreement_of_a_rule_that_gives_the_same_bits_in_any_order(rule: str, status: str) -> None:
+    scenario = _scenario(system=f"rule: {rule}")
+    run, _ = _run(scenario)
+    assert check_agreement(scenario, run, run).because.startswith(
+        "the same verdict in all 3 rounds, the same bits in 3"
+    )
+    finding = check_agreement(scenario, run, _tampered(run, digests=("other",)))
+    assert (finding.status, finding.round) == (status, 1 if status == "BROKEN" else None)
+    assert "the same bits in 2 of 3 with a result" in finding.because
 
 
 # ------------------------------------------------------------------------------------------------ traces

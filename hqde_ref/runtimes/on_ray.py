@@ -12,8 +12,6 @@ Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Not
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import psutil
 import ray
 import torch
 from ray import exceptions as faults
@@ -44,11 +43,12 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect
-from hqde_ref.runtimes.ray_host import LOSSES, Host
+from hqde_ref.runtimes.ray_host import LOSSES, Host, Process
 
 __all__ = ["OnRay"]
 
 _AGAIN_S = 0.2
+_FETCH_S = 60.0
 _FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
 
 
@@ -66,7 +66,7 @@ class _Seat:
     incarnation: int
     number: int
     node: str | None
-    pid: int | None = None
+    process: Process | None = None
     pending: Any = None  # the reference that answers when a fresh actor is ready
     dead: bool = False
 
@@ -112,14 +112,17 @@ class OnRay:
         self._observe = observe
         self._flying: list[_Message] = []
         self._spread = spread
-        self._owns_ray = connect(address, gpus, store_bytes)
-        self._share = gpu_share(workers=max(len(hosts), 1), gpus=gpus)
-        self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(Host)
-        self._hosts = {host: self._start(tuple(specs), 0, number) for number, (host, specs) in enumerate(hosts.items())}
+        self._hosts: dict[str, _Seat] = {}
         self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
+        self._owns_ray = connect(address, gpus, store_bytes)
         try:
+            self._machine: str = ray.get_runtime_context().get_node_id()
+            self._share = gpu_share(workers=max(len(hosts), 1), gpus=gpus)
+            self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(Host)
+            for number, (host, specs) in enumerate(hosts.items()):
+                self._hosts[host] = self._start(tuple(specs), 0, number)
             self.settle(within_s=start_within_s)
-        except RuntimeFault:
+        except BaseException:  # an interruption too must not leave processes behind
             self.close()
             raise
 
@@ -132,9 +135,10 @@ class OnRay:
         until = min(until, time.monotonic() + _FOREVER_S)
         self._drop_settled(calls)
         replies: dict[int, Reply] = {}
-        places: dict[str, list[int]] = {}
+        # Requests hold objects that cannot be hashed: by node and attempt first, then by equality.
+        places: dict[tuple[str, int], list[int]] = {}
         for index, call in enumerate(calls):
-            places.setdefault(call.node, []).append(index)
+            places.setdefault((call.node, call.attempt), []).append(index)
         waiting = self._send(calls, replies, until)
         while waiting and sum(not isinstance(r, Failed) for r in replies.values()) < enough:
             left = until - time.monotonic()
@@ -144,19 +148,23 @@ class OnRay:
             for message in [m for m in waiting if m.meta in ready]:
                 waiting.remove(message)
                 for call, reply in self._receive(message, until):
-                    replies |= {index: reply for index in places.get(call.node, ()) if calls[index] == call}
+                    at = places.get((call.node, call.attempt), ())
+                    replies |= {index: reply for index in at if calls[index] == call}
         return tuple(Answer(node=call.node, reply=replies.get(index, LATE)) for index, call in enumerate(calls))
 
     def fetch(self, payload: Payload) -> Tensor:
         """The vector, copied out of the object store.
 
         Raises:
-            RuntimeFault: when it is lost.
+            RuntimeFault: when it is lost, or does not come in time.
         """
         try:
-            return torch.from_numpy(np.array(ray.get(payload.ref, timeout=60)))
+            return torch.from_numpy(np.array(ray.get(payload.ref, timeout=_FETCH_S)))
         except LOSSES as error:
             raise RuntimeFault(what=f"payload {payload.key}", problem="is lost", do="run the round again") from error
+        except faults.GetTimeoutError as error:
+            problem = f"did not come within {_FETCH_S:g} s"
+            raise RuntimeFault(what=f"payload {payload.key}", problem=problem, do="try again") from error
 
     # ---------------------------------------------------------------------------------------------- hosts
 
@@ -170,8 +178,30 @@ class OnRay:
         return self._share
 
     def pid_of(self, host: str) -> int | None:
-        """Process id of a host that was ready once; None while it starts."""
-        return self._hosts[host].pid
+        """Process id of a host on this machine; None while it starts and once its process is gone."""
+        process = self._find_process(self._hosts[host])
+        return None if process is None else process.pid
+
+    def send(self, host: str, number: int) -> bool:
+        """Send a signal to a host's process; False if the process is gone.
+
+        Raises:
+            RuntimeFault: the host is not ready, or runs on another machine, where no signal reaches it.
+        """
+        seat = self._hosts[host]
+        if seat.process is None:
+            raise RuntimeFault(what=f"host {host}", problem="has no process to signal", do="wait until it is ready")
+        if seat.process.machine != self._machine:
+            problem = "runs on another machine, which signals do not reach"
+            raise RuntimeFault(what=f"host {host}", problem=problem, do="place the hosts on this machine")
+        process = self._find_process(seat)
+        if process is None:
+            return False
+        try:
+            process.send_signal(number)  # psutil looks at the creation time once more
+        except psutil.NoSuchProcess:
+            return False
+        return True
 
     def node_of(self, host: str) -> str | None:
         """Id of the Ray node that a host was dealt to; None where Ray placed it."""
@@ -210,9 +240,10 @@ class OnRay:
         for seat in self._hosts.values():
             if ray.is_initialized():
                 ray.kill(seat.actor)
-            if seat.pid is not None and not seat.dead:
-                with suppress(ProcessLookupError):
-                    os.kill(seat.pid, signal.SIGKILL)  # a stopped process outlives ray.kill for seconds
+            process = self._find_process(seat)
+            if process is not None:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()  # a stopped process outlives ray.kill for seconds
             seat.dead = True
         self._flying.clear()
         if self._owns_ray and ray.is_initialized():
@@ -228,6 +259,17 @@ class OnRay:
         self.close()
 
     # ---------------------------------------------------------------------------------------------- inside
+
+    def _find_process(self, seat: _Seat) -> psutil.Process | None:
+        """The process that was started for a host, while it lives on this machine: its id may be another's by now."""
+        if seat.dead or seat.process is None or seat.process.machine != self._machine:
+            return None
+        try:
+            found = psutil.Process(seat.process.pid)
+            same = found.create_time() == seat.process.born and found.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return found if same else None
 
     def _start(self, specs: tuple[NodeSpec, ...], incarnation: int, number: int) -> _Seat:
         places = alive_nodes() if self._spread else []
@@ -248,7 +290,7 @@ class OnRay:
             return
         while seat.pending is not None:
             try:
-                seat.pid = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
+                seat.process = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
                 seat.pending = None
             except faults.GetTimeoutError:
                 return
@@ -282,8 +324,14 @@ class OnRay:
         """The messages to wait for: those in flight that an equal call joins, and one new one a host."""
         waiting: list[_Message] = []
         groups: dict[str, list[Call]] = {}
+        flights: dict[tuple[str, int], list[tuple[Call, _Message]]] = {}
+        for message in self._flying:
+            for sent in message.calls:
+                flights.setdefault((sent.node, sent.attempt), []).append((sent, message))
+        new: dict[tuple[str, int], list[Call]] = {}
         for index, call in enumerate(calls):
-            flying = next((m for m in self._flying if call in m.calls), None)
+            key = (call.node, call.attempt)
+            flying = next((m for sent, m in flights.get(key, ()) if sent == call), None)
             host = self._host_of.get(call.node)
             if flying is not None:
                 if flying not in waiting:
@@ -292,8 +340,9 @@ class OnRay:
                 replies[index] = Failed(reason=f"there is no node {call.node!r}", definite=True)
             elif self._hosts[host].dead:
                 replies[index] = CRASHED
-            elif call not in groups.setdefault(host, []):
-                groups[host].append(call)
+            elif call not in new.setdefault(key, []):
+                new[key].append(call)
+                groups.setdefault(host, []).append(call)
         for host, group in groups.items():
             waiting.append(self._submit(host, group, until))
         return waiting
@@ -336,7 +385,10 @@ class OnRay:
 
     def _drop_settled(self, calls: Sequence[Call]) -> None:
         """Forget late messages that have come in, unless a call asks for them again: they belong to no ask."""
-        old = [m for m in self._flying if not any(call in m.calls for call in calls)]
+        again: dict[tuple[str, int], list[Call]] = {}
+        for call in calls:
+            again.setdefault((call.node, call.attempt), []).append(call)
+        old = [m for m in self._flying if not any(sent in again.get((sent.node, sent.attempt), ()) for sent in m.calls)]
         if old:
             ready, _ = ray.wait([m.meta for m in old], num_returns=len(old), timeout=0)
             for message in [m for m in old if m.meta in ready]:

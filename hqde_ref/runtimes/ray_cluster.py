@@ -21,8 +21,18 @@ _ANSWER_S = 12.0  # how long a cluster may take to answer
 
 
 def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
-    """Use the caller's session, join the cluster named, or start a private one. True if it is ours to end."""
+    """Use the caller's session, join the cluster named, or start a private one. True if it is ours to end.
+
+    Raises:
+        RuntimeFault: the cluster does not answer, or Ray is in use already, perhaps with another cluster.
+    """
     if ray.is_initialized():
+        if address is not None:
+            raise RuntimeFault(
+                what=f"Ray cluster at {address}",
+                problem="cannot be joined: this process is connected to Ray already",
+                do="call ray.shutdown() first, or leave the address out to use that session",
+            )
         return False
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is not None:

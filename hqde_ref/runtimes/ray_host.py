@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 import torch
 from ray import exceptions as faults
@@ -28,9 +29,23 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 
-__all__ = ["LOSSES", "Host"]
+__all__ = ["LOSSES", "Host", "Process"]
 
-LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError, faults.GetTimeoutError)
+LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """Which process a host is: its id alone may be another process's by now, or one of another machine.
+
+    Attributes:
+        born: when it was created, as psutil says it.
+        machine: id of the Ray node it runs on.
+    """
+
+    pid: int
+    born: float
+    machine: str
 
 
 class Host:
@@ -41,8 +56,12 @@ class Host:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         self._nodes: dict[str, Node] = {spec.name: spec.build(incarnation) for spec in specs}
 
-    def ready(self) -> int:
-        return os.getpid()
+    def ready(self) -> Process:
+        return Process(
+            pid=os.getpid(),
+            born=psutil.Process().create_time(),
+            machine=ray.get_runtime_context().get_node_id(),
+        )
 
     def perform(self, calls: list[Call], patience_s: float) -> Any:
         until = time.monotonic() + patience_s
@@ -53,13 +72,19 @@ class Host:
             reply = self._one(call, until)
             mine: list[Any] = []
             metas.append((replace_payloads(reply, partial(_strip, mine)), start, time.monotonic()))
-            vectors += mine + [None] * (payloads_in_reply(call.request) - len(mine))
+            spare = payloads_in_reply(call.request) - len(mine)
+            assert spare >= 0, (
+                f"the reply to {type(call.request).__name__} carries {len(mine)} payloads, {-spare} more than declared"
+            )
+            vectors += mine + [None] * spare
         return [metas, *vectors] if vectors else metas
 
     def _one(self, call: Call, until: float) -> Reply:
-        arrays, lost = _load([p for p in payloads_of(call.request) if isinstance(p.ref, ray.ObjectRef)], until)
+        arrays, lost, slow = _load([p for p in payloads_of(call.request) if isinstance(p.ref, ray.ObjectRef)], until)
         if lost:
             return Failed(reason="payload lost", definite=True, lost=lost)
+        if slow:  # named as well, so that the caller can go on without them
+            return Failed(reason="payload late", definite=False, lost=slow)
 
         def swap(payload: Payload) -> Payload:
             held = arrays.get(payload.key)
@@ -69,21 +94,28 @@ class Host:
         return perform_guarded(self._nodes.get(call.node), dataclasses.replace(call, request=request))
 
 
-def _load(payloads: list[Payload], until: float) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The vectors by key, and the keys of those that cannot be had."""
+def _load(payloads: list[Payload], until: float) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
+    """The vectors by key, the keys of those that are lost, and of those that did not come in time.
+
+    What is slow may still come: only what Ray says is gone is lost.
+    """
     refs = {payload.key: payload.ref for payload in payloads}
     try:
         arrays = ray.get(list(refs.values()), timeout=max(until - time.monotonic(), 0.05))
-        return {key: torch.from_numpy(array) for key, array in zip(refs, arrays, strict=True)}, ()
-    except LOSSES:
+        return {key: torch.from_numpy(array) for key, array in zip(refs, arrays, strict=True)}, (), ()
+    except (*LOSSES, faults.GetTimeoutError):
         pass  # which of them it is has to be asked one by one
-    found, lost = {}, []
+    found: dict[str, Tensor] = {}
+    lost: list[str] = []
+    slow: list[str] = []
     for key, ref in refs.items():
         try:
             found[key] = torch.from_numpy(ray.get(ref, timeout=max(until - time.monotonic(), 0.05)))
+        except faults.GetTimeoutError:
+            slow.append(key)
         except LOSSES:
             lost.append(key)
-    return found, tuple(lost)
+    return found, tuple(lost), tuple(slow)
 
 
 def _strip(out: list[Any], payload: Payload) -> Payload:
