@@ -39,6 +39,7 @@ class Law:
     Attributes:
         draws: a strategy by argument name, or a function from the parameters (``way``, ``rule``) to one.
         needs: the request types it sends; ways: the rules in topologies it always asks for.
+        topologies: those of which it asks any implementation that has some rule there.
         thrift: it runs once a rule, so each run has this part of a profile's examples.
         statement: its docstring's law; clauses: ids it cites; catches: planted bugs it must catch.
     """
@@ -48,6 +49,7 @@ class Law:
     draws: Mapping[str, Draws]
     needs: tuple[type, ...]
     ways: tuple[Way, ...]
+    topologies: tuple[str, ...]
     thrift: int
     statement: str
     clauses: tuple[str, ...]
@@ -55,7 +57,12 @@ class Law:
 
 
 def law(
-    *, needs: tuple[type, ...], ways: tuple[Way, ...] = (), thrift: int = 1, **draws: Draws
+    *,
+    needs: tuple[type, ...],
+    ways: tuple[Way, ...] = (),
+    topologies: tuple[str, ...] = (),
+    thrift: int = 1,
+    **draws: Draws,
 ) -> Callable[[Property], Property]:
     """Declare a property; its docstring ends with ``Clause: x.y. Catches: planted.Name, ...``."""
 
@@ -67,6 +74,7 @@ def law(
             draws=draws,
             needs=needs,
             ways=ways,
+            topologies=topologies,
             thrift=thrift,
             statement=re.split(r" Clauses?: ", text)[0],
             clauses=_listed(text, r"Clauses?: ", r"\d+\.\d+"),

@@ -16,7 +16,7 @@ from typing import Any, Final
 import hypothesis
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable
+from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
 from hqde_ref.messages import Misused, message
@@ -37,7 +37,7 @@ class Profile:
     shrink: bool = True
 
 
-LEAST_EXAMPLES = 3
+LEAST_EXAMPLES: Final = 3  # judged to the end, not rejected; a law that held for fewer says little
 
 PROFILES: Final = {
     "smoke": Profile(examples=8, within_s=10.0),
@@ -59,10 +59,17 @@ class _Failure:
 
 
 class _Record:
-    """What is noted while a property runs."""
+    """What is noted while a property runs.
+
+    Attributes:
+        judged: examples that held or failed, up to the first failure; rejected: those from which nothing was learnt.
+        unasked: what the implementation said to the last rejected one.
+    """
 
     def __init__(self) -> None:
-        self.examples = 0
+        self.judged = 0
+        self.rejected = 0
+        self.unasked: str | None = None
         self.smallest: _Failure | None = None
         self.last: _Failure | None = None
 
@@ -70,6 +77,11 @@ class _Record:
         self.last = _Failure(because=because, asked=tuple(asked))
         if self.smallest is None or self.last.size < self.smallest.size:
             self.smallest = self.last
+
+    def reject(self, asked: list[Asked]) -> None:
+        self.rejected += 1
+        sentences = [one.reply.sentence for one in asked if isinstance(one.reply, Misused)]
+        self.unasked = sentences[-1] if sentences else self.unasked
 
 
 def examine(case: PropertyCase, subject: Subject, *, profile: Profile, seed: int) -> Outcome:
@@ -83,7 +95,7 @@ def examine(case: PropertyCase, subject: Subject, *, profile: Profile, seed: int
     return Outcome(
         name=case.name,
         status=status,
-        examples=record.examples,
+        examples=record.judged,
         seconds=time.monotonic() - began,
         because=because,
         counterexample=_show(failure.asked) if failure else None,
@@ -103,10 +115,9 @@ def _search(
     except Enough as error:
         if record.smallest is not None:
             return "BROKEN", record.smallest.because, record.smallest
-        # Time was up while all examples held; with none there is nothing to go by.
-        return ("HOLDS", None, None) if record.examples > 1 else ("CANNOT_TELL", str(error), None)
+        return _judge_stopped(record, most=_most_examples(case, profile), because=str(error))
     except Unsatisfiable:
-        return "CANNOT_TELL", _inexpressible(subject), None
+        return "CANNOT_TELL", _why_unasked(record), None
     except Flaky:
         found = record.last
         because = f"it is not deterministic: the same example failed, then held ({found.because if found else ''})"
@@ -118,7 +129,21 @@ def _search(
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
         return "ERROR", f"{type(error).__name__} in {where}: {' '.join(str(error).split())}", None
-    return "HOLDS", None, None
+    return _judge_searched(record)
+
+
+def _judge_stopped(record: _Record, *, most: int, because: str) -> tuple[Status, str | None, _Failure | None]:
+    """All examples held until time was up; too few of them are nothing to go by."""
+    stopped = f"{because} after {record.judged} of {most} examples"
+    return ("HOLDS" if record.judged >= LEAST_EXAMPLES else "CANNOT_TELL"), stopped, None
+
+
+def _judge_searched(record: _Record) -> tuple[Status, str | None, _Failure | None]:
+    """The search went to its end and nothing failed; a law of so few examples that it tried all of them holds too."""
+    if record.judged >= LEAST_EXAMPLES or (record.judged and not record.rejected):
+        return "HOLDS", None, None
+    total = record.judged + record.rejected
+    return "CANNOT_TELL", f"{record.judged} of {total} examples could be judged; {_why_unasked(record)}", None
 
 
 @contextlib.contextmanager
@@ -139,16 +164,22 @@ def _prepare(
 
     def example(**drawn: Any) -> None:
         subject.begin_example()
-        record.examples += record.smallest is None
+        before_any_failure = record.smallest is None
         try:
             case.law.inner(subject, **case.parameters, **drawn)
         except AssertionError as error:
             # pytest adds what it made of the assert; the sentence stands before it.
             record.note(str(error).split("\nassert ")[0], subject.asked)
+            record.judged += before_any_failure
             raise
         except Enough as error:
             record.note(str(error), subject.asked) if subject.asked else None
+            record.judged += before_any_failure
             raise
+        except UnsatisfiedAssumption:
+            record.reject(subject.asked)
+            raise
+        record.judged += before_any_failure
 
     parameters = case.parameters
     strategies = {
@@ -157,7 +188,7 @@ def _prepare(
     }
     phases = [Phase.explicit, Phase.generate, Phase.target] + ([Phase.shrink] if profile.shrink else [])
     chosen = settings(
-        max_examples=max(LEAST_EXAMPLES, profile.examples // case.law.thrift),
+        max_examples=_most_examples(case, profile),
         database=None,
         deadline=None,
         phases=phases,
@@ -171,10 +202,13 @@ def _prepare(
     return test
 
 
-def _inexpressible(subject: Subject) -> str:
-    """Why no example could be asked."""
-    replies = [asked.reply for asked in subject.asked if isinstance(asked.reply, Misused)]
-    return replies[-1].sentence if replies else "none of the examples could be asked"
+def _most_examples(case: PropertyCase, profile: Profile) -> int:
+    return max(LEAST_EXAMPLES, profile.examples // case.law.thrift)
+
+
+def _why_unasked(record: _Record) -> str:
+    """Why so few examples could be asked."""
+    return record.unasked or "none of the examples could be asked"
 
 
 def _show(asked: tuple[Asked, ...]) -> str:

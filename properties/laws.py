@@ -41,6 +41,7 @@ __all__ = [
 
 T = TypeVar("T")
 INEXPRESSIBLE = "Inexpressible"  # an adapter's word: the package has no way to be asked this
+MOST_TINY = 2  # contributions; among two nobody can say who is the outlier
 
 
 def ask(subject: Subject, request: Request, wanted: type[T], *, node: WatchedNode | None = None) -> T:
@@ -48,6 +49,8 @@ def ask(subject: Subject, request: Request, wanted: type[T], *, node: WatchedNod
     match (node or subject.start()).perform(request):
         case Misused(error=error) if error == INEXPRESSIBLE:
             return reject()  # nothing is learnt from this example
+        case Misused() if _is_tiny(request):
+            return reject()  # a declared floor on members; whether refusals are right, refusals' own laws ask
         case Misused(error=error, sentence=sentence):
             raise AssertionError(f"{name_request(request)} makes sense, but it was refused: {error}: {sentence}")
         case Failed(reason=reason):
@@ -58,6 +61,11 @@ def ask(subject: Subject, request: Request, wanted: type[T], *, node: WatchedNod
             raise AssertionError(
                 f"{name_request(request)} was answered by {type(other).__name__}, wanted {wanted.__name__}"
             )
+
+
+def _is_tiny(request: Request) -> bool:
+    """Whether these are so few contributions that a rule may decline to judge among them."""
+    return isinstance(request, Aggregate) and len(request.updates) <= MOST_TINY
 
 
 def aggregate(

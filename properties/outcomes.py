@@ -32,8 +32,8 @@ class Outcome:
 
     Attributes:
         name: of the property, with its parameters in brackets.
-        examples: how many were run until it was decided.
-        because: one sentence; None when it holds.
+        examples: how many were judged until it was decided; rejected ones do not count.
+        because: one sentence; None when it holds, unless time was up before all examples were tried.
         counterexample: the requests of the smallest failing example, with their replies, for a person.
         requests: the same as data, for the snippet; never part of the JSON.
     """

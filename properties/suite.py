@@ -71,4 +71,8 @@ def why_unsupported(case: PropertyCase, subject: Subject) -> str | None:
         strange = [way for way in case.ways if tuple(way) not in subject.rules]
         if strange:
             return f"it has no {' and no '.join(f'{way.rule} on topology {way.topology}' for way in strange)}"
+        known = {topology for _, topology in subject.rules}
+        absent = [topology for topology in case.law.topologies if topology not in known]
+        if absent:
+            return f"it has no rule on topology {' and none on '.join(absent)}"
     return None

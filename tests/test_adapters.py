@@ -237,8 +237,9 @@ def test_byzfl_aggregates_by_every_rule_that_it_names() -> None:
         assert byzfl.rules is not None
         results = {rule: result_of(byzfl.start().perform(flat(rule, SPREAD, 1))) for rule, _ in sorted(byzfl.rules)}
         assert results["weighted_mean"] == [21.2]
-        assert results["median"] == results["trimmed_mean"] == [2.0]
-        assert results["multi_krum"] == results["minimum_diameter_averaging"] == results["meamed"] == [1.5]
+        assert results["coordinate_median"] == results["trimmed_mean"] == [2.0]
+        assert results["multi_krum"] == results["minimum_diameter_mean"] == [1.5]
+        assert results["mean_around_median"] == results["smallest_spread_mean"] == [1.5]
         refused = byzfl.start().perform(flat("krum", SPREAD, 3))
         assert refused == Misused(error="ValueError", sentence="Cannot tolerate 2f ≥ n. Got f=3, n=5")
         weighed = (*rows_of([1.0], mass=2.0), *rows_of([1.0]))
@@ -259,7 +260,7 @@ def test_flwr_aggregates_by_every_rule_that_it_names() -> None:
     with opened("flwr") as flwr:
         assert flwr.rules is not None
         results = {rule: result_of(flwr.start().perform(flat(rule, seven, 1))) for rule, _ in sorted(flwr.rules)}
-        assert results["median"] == results["trimmed_mean"] == [3.0]
+        assert results["coordinate_median"] == results["trimmed_mean"] == [3.0]
         assert results["krum"] != [100.0]
         assert results["multi_krum"] == [2.5]
         refused = flwr.start().perform(flat("bulyan", seven[:6], 1))

@@ -61,8 +61,15 @@ def test_what_is_not_supported_is_not_run() -> None:
     outcome = _examine("test_training_is_the_plain_loop", verify_samples.PlansOnly())
     assert (outcome.status, outcome.examples) == ("UNSUPPORTED", 0)
     assert outcome.because == "it does not support TrainSteps"
-    pair = _examine("test_a_robust_tree_promises_no_more_than_it_keeps", Reference())
-    assert pair.because == "it has no geometric_median on topology tree"
+    pair = _examine("test_claims_give_no_influence[krum-sharded]", verify_samples.FlatMeansOnly())
+    assert pair.because == "it has no krum on topology sharded"
+    tree = _examine("test_a_robust_tree_promises_no_more_than_it_keeps", verify_samples.FlatMeansOnly())
+    assert tree.because == "it has no rule on topology tree"
+
+
+def test_who_offers_trees_but_no_robust_ones_is_asked_to_refuse_them() -> None:
+    outcome = _examine("test_a_robust_tree_promises_no_more_than_it_keeps", Reference())
+    assert (outcome.status, outcome.because) == ("HOLDS", None)
 
 
 def test_what_a_reply_does_not_say_cannot_be_told() -> None:
@@ -79,6 +86,20 @@ def test_what_another_process_does_to_its_surroundings_cannot_be_told() -> None:
 def test_what_an_adapter_cannot_ask_cannot_be_told() -> None:
     outcome = _examine(DEPTH, verify_samples.Unaskable())
     assert (outcome.status, outcome.because) == ("CANNOT_TELL", "it cannot be asked for a plan")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_a_flat_mean_is_the_weighted_mean",
+        "test_too_few_contributions_are_refused[geometric_median-sharded]",
+        "test_identical_contributions_are_all_kept[krum-flat]",
+        "test_a_robust_tree_promises_no_more_than_it_keeps",
+    ],
+)
+def test_who_cannot_be_asked_anything_holds_nothing(name: str) -> None:
+    outcome = _examine(name, verify_samples.Unaskable(), Profile(examples=8, within_s=10.0))
+    assert (outcome.status, outcome.examples) == ("CANNOT_TELL", 0)
 
 
 def test_an_adapter_that_fails_is_an_error_of_ours() -> None:
@@ -112,7 +133,14 @@ def test_calls_that_end_at_a_limit_are_not_repeated_by_the_search(monkeypatch: p
 def test_a_property_stops_when_its_time_is_up() -> None:
     outcome = _examine(DEPTH, verify_samples.Sleepy(), Profile(examples=10_000, within_s=0.5))
     assert outcome.status == "HOLDS"
-    assert 1 < outcome.examples < 50
+    assert 3 <= outcome.examples < 50
+    assert outcome.because == f"time was up after {outcome.examples} of 10000 examples"
+
+
+def test_too_few_examples_before_time_is_up_tell_nothing() -> None:
+    outcome = _examine(DEPTH, verify_samples.Sleepy(), Profile(examples=10_000, within_s=0.01))
+    assert outcome.status == "CANNOT_TELL"
+    assert (outcome.because or "").startswith("time was up after ")
 
 
 def test_an_answer_that_changes_by_itself_is_named() -> None:

@@ -24,6 +24,14 @@ class PlansOnly(Reference):
     supports: frozenset[type] = frozenset({PlanTree})
 
 
+class FlatMeansOnly(Reference):
+    """Knows one rule in one topology."""
+
+    @property
+    def rules(self) -> frozenset[tuple[str, str]]:
+        return frozenset({("weighted_mean", "flat")})
+
+
 class Slow(Planted):
     """Every plan takes as long as a guard allows, and ends in a failure."""
 

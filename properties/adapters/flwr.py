@@ -37,7 +37,7 @@ def _share_that_cuts(faulty_max: int, rows: int) -> float:
 
 FUNCTIONS: Mapping[str, Callable[[list[Any], int], list[Any]]] = {
     "weighted_mean": lambda results, _f: flower.aggregate(results),
-    "median": lambda results, _f: flower.aggregate_median(results),
+    "coordinate_median": lambda results, _f: flower.aggregate_median(results),
     "trimmed_mean": lambda results, f: flower.aggregate_trimmed_avg(results, _share_that_cuts(f, len(results))),
     "krum": lambda results, f: flower.aggregate_krum(results, f, 0),
     "multi_krum": lambda results, f: flower.aggregate_krum(results, f, len(results) - f),
