@@ -142,7 +142,7 @@ def test_arrow_keys_walk_through_bars_and_escape_closes(opened: Any) -> None:
 
 def test_a_long_wait_is_drawn_short(opened: Any) -> None:
     paused = opened.locator("section.panel:visible", has_text="Round 2")
-    assert paused.locator("rect.break").count() == 1
+    assert paused.locator("rect.break").count() >= 1
     widths = paused.locator(".bar.k-train").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
     assert min(widths) >= 1
 

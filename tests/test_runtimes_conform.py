@@ -103,9 +103,10 @@ def test_a_node_that_is_not_there_is_a_definite_failure_that_names_it(runtime: R
 
 def test_a_refusal_of_a_node_comes_back_as_its_sentence_and_spares_its_neighbours(runtime: Runtime) -> None:
     answers = runtime.ask([probe("p0", -1), probe("q0", 7)], enough=2, until=runtime.now() + 20)
-    assert answers[0].reply == Failed(
-        reason="ConfigurationError: number must be at least 0, got -1; ask for more.", definite=True
-    )
+    refusal = answers[0].reply
+    assert isinstance(refusal, Failed)
+    assert refusal.reason == "ConfigurationError: number must be at least 0, got -1; ask for more."
+    assert refusal.definite
     assert _number(answers[1].reply) == 7
 
 

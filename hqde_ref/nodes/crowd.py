@@ -82,7 +82,7 @@ class Crowd:
         try:
             return node.perform(request)
         except HqdeError as error:  # as the runtimes do for a member that is a node of its own
-            return Failed(reason=f"{type(error).__name__}: {error}", definite=True)
+            return Failed(reason=f"{type(error).__name__}: {error}", definite=True, refused=True)
 
     def _adopt(self, request: Adopt) -> Reply:
         """All members adopt; one that does not will say so when it is to train."""
