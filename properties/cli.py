@@ -25,7 +25,7 @@ from properties.outcomes import Outcome, exit_code
 from properties.session import Report, Session, as_document, run_session, select_cases
 from properties.subject import Subject
 from properties.suite import PropertyCase, all_cases
-from simulator.terminal import INTERRUPTED, run_app
+from simulator.terminal import INTERRUPTED, require_file, require_folder, run_app, write_text
 
 __all__ = ["main"]
 
@@ -78,12 +78,8 @@ def run(
             setting="--python", wanted="absent with --in-process", got=python, do="give one of the two"
         )
     session = _session(implementation, clause or [], profile, seed, known_failures, in_process, python)
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise ConfigurationError(
-            setting="--json", wanted="a file in a folder that exists", got=str(json_file), do="make the folder first"
-        )
-    if report_dir is not None and report_dir.exists() and not report_dir.is_dir():
-        raise ConfigurationError(setting="--report", wanted="a folder", got=str(report_dir), do="name another")
+    require_file("--json", json_file)
+    require_folder("--report", report_dir)
     with _started(implementation, python=python, in_process=in_process) as (subject, target):
         cases = select_cases(all_cases(), session.clauses)
         with _progress(len(cases)) as tell:
@@ -151,9 +147,9 @@ def _finish(report: Report, target: str, json_file: Path | None, folder: Path | 
     from properties.page import write_page
     from properties.printing import print_report
 
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_document(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print_report(Console(), report, target)
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_document(report), indent=1, ensure_ascii=False) + "\n")
     if folder is not None:
         print(f"Page: {write_page(report, target, folder)}")
     if report.interrupted:

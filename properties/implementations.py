@@ -7,7 +7,9 @@ in this one.
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
@@ -70,6 +72,8 @@ def _program(text: str, limits: Limits | None) -> Implementation:
 
 
 def _here(text: str, target: str) -> Implementation:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as in the child: a module of the folder one stands in is found
     try:
         implementation: Implementation = load(target)
     except CannotLoad as error:

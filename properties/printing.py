@@ -57,7 +57,7 @@ def print_report(console: Console, report: Report, target: str) -> None:
         held = sum(outcome.status in ("HOLDS", "FIXED") for _, outcome in mine)
         asked = sum(outcome.status != "UNSUPPORTED" for _, outcome in mine)
         count = f"{held} of {asked}" if asked else "-"
-        table.add_row(clause.id, clause.level, _coloured(status), count, _because(status, mine))
+        table.add_row(clause.id, clause.level, _coloured(status), count, _because(status, mine, report.interrupted))
     console.print(table)
     for cases in failures(report):
         _print_failure(console, report, cases, target)
@@ -66,7 +66,9 @@ def print_report(console: Console, report: Report, target: str) -> None:
     console.print(f"properties: {listed or 'none'}" + ("; [bold]interrupted[/]" if report.interrupted else ""))
 
 
-def _because(status: Status, mine: list[tuple[PropertyCase, Outcome]]) -> str:
+def _because(status: Status, mine: list[tuple[PropertyCase, Outcome]], interrupted: bool) -> str:
+    if not mine and interrupted:
+        return "interrupted before it was checked"
     if not mine:
         return "no property of this suite checks it yet"
     reasons = [outcome.because for _, outcome in mine if outcome.status == status and outcome.because]

@@ -7,6 +7,7 @@ interrupted.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -14,15 +15,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hqde_ref.errors import ConfigurationError, ScenarioError
-from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_all, summarise, write_folder
+from hqde_ref.errors import ScenarioError, WireError
+from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_all, summarise, trace_name, write_folder
 from simulator.records import Finding, Run
-from simulator.scenario import Scenario
+from simulator.scenario import SEED_MAX, Scenario
 from simulator.scenario_reading import load_scenario
-from simulator.terminal import INTERRUPTED, NOT_DETERMINISTIC, run_app
+from simulator.terminal import INTERRUPTED, NOT_DETERMINISTIC, require_file, require_folder, run_app, write_text
 from simulator.trace import Trace, read_trace
 
 __all__ = ["app", "main"]
@@ -92,7 +94,7 @@ def schema() -> None:
 def run(
     file: ScenarioFile,
     on: Annotated[World, typer.Option(help="Virtual time, live Ray, or both and compare them.")] = World.sim,
-    seed: Annotated[int | None, typer.Option(help="Instead of the file's seed.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the file's seed.", min=0, max=SEED_MAX)] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write traces and summary into this folder.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary into this file.")] = None,
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; without it a private one.")] = None,
@@ -102,16 +104,17 @@ def run(
     Every law the scenario names is checked; a fault that never fired makes the run vacuous (exit code 2). Ctrl-C writes
     what is done so far and exits with 130.
     """
-    scenario = load_scenario(file)
+    scenario, text = load_scenario(file), file.read_text(encoding="utf-8")
     if seed is not None:
         scenario = scenario.model_copy(update={"seed": seed})
-    _check_targets(out_dir, json_file)
+    require_folder("--out", out_dir)
+    require_file("--json", json_file)
     execution, interrupted = _execute(scenario, on, address)
-    if out_dir is not None:
-        write_folder(execution, out_dir, scenario_text=file.read_text(encoding="utf-8"))
-    if json_file is not None:
-        json_file.write_text(json.dumps(summarise(execution), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _show(execution)
+    if out_dir is not None:
+        write_folder(execution, out_dir, scenario_text=_with_seed(text, scenario.seed))
+    if json_file is not None:
+        write_text(json_file, json.dumps(summarise(execution), indent=2, ensure_ascii=False) + "\n")
     if out_dir is not None:
         out.print(f"Written to {out_dir}. See it: hqde-sim report {out_dir}", highlight=False, soft_wrap=True)
     if interrupted:
@@ -119,15 +122,12 @@ def run(
     raise typer.Exit(INTERRUPTED if interrupted else exit_code(execution))
 
 
-def _check_targets(out_dir: Path | None, json_file: Path | None) -> None:
-    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
-        raise ConfigurationError(
-            setting="--out", wanted="a folder", got=str(out_dir), do="name another; this is a file"
-        )
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise ConfigurationError(
-            setting="--json", wanted="a file in a folder that exists", got=str(json_file), do="make the folder first"
-        )
+def _with_seed(text: str, seed: int) -> str:
+    """The scenario's text with the seed that was used, so that the folder can be replayed by itself."""
+    line = f"seed: {seed}"
+    if re.search(r"^seed:", text, re.MULTILINE):
+        return re.sub(r"^seed:.*$", line, text, count=1, flags=re.MULTILINE)
+    return f"{text.rstrip()}\n{line}\n"
 
 
 def _execute(scenario: Scenario, on: World, address: str | None) -> tuple[Execution, bool]:
@@ -164,12 +164,23 @@ def replay(folder: Folder) -> None:
     differing = 0
     for path in paths:
         recorded = read_trace(path)
+        _check_header(recorded, path)
         again = scenario.model_copy(update={"seed": recorded.header["seed"]})
         ((_, trace),) = run_all(again, on="sim", variants=(recorded.header["variant"],))
         same = trace.digest == recorded.digest
         differing += not same
         out.print(f"{path.name}: {'the same digest' if same else 'DIFFERENT'} {trace.digest}", highlight=False)
     raise typer.Exit(NOT_DETERMINISTIC if differing else 0)
+
+
+def _check_header(trace: Trace, path: Path) -> None:
+    seed, variant = trace.header.get("seed"), trace.header.get("variant")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= SEED_MAX:
+        raise WireError(what=f"{path}: seed", wanted="an integer", got=repr(seed), do="it was changed; run again")
+    if variant not in VARIANTS or trace_name(trace) != path.name:
+        raise WireError(
+            what=f"{path}: variant", wanted="the one its name says", got=repr(variant), do="it was changed; run again"
+        )
 
 
 @app.command()
@@ -204,7 +215,7 @@ def _findings_table(execution: Execution) -> Table:
 
 
 def _rounds_table(run_done: Run) -> Table:
-    title = f"{run_done.scenario} on {run_done.world}, as written (trace {run_done.digest})"
+    title = f"{escape(run_done.scenario)} on {run_done.world}, as written (trace {run_done.digest})"
     table = Table(
         "round", "used", "rejected", "missing", "accuracy", "error / bound", title=title, title_justify="left", box=None
     )

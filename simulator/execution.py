@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import torch
 
+from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Accepted, message
 from simulator.checkers import check_agreement, check_fired, check_gaps, check_run
 from simulator.records import Finding, Run, Variant
@@ -198,8 +199,22 @@ def trace_name(trace: Trace) -> str:
 
 
 def write_folder(execution: Execution, folder: Path, *, scenario_text: str) -> None:
-    """Write a run folder; files of the same names are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a run folder. What an earlier run left in it goes: traces of two runs would contradict each other.
+
+    Raises:
+        RuntimeFault: when it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("trace-*.jsonl"), folder / "report.html"):
+            old.unlink(missing_ok=True)
+        _write_files(execution, folder, scenario_text)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise RuntimeFault(what=str(folder), problem=problem, do="free space or name another") from None
+
+
+def _write_files(execution: Execution, folder: Path, scenario_text: str) -> None:
     (folder / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
     for trace in execution.traces:
         trace.write(folder / trace_name(trace))

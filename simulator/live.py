@@ -67,7 +67,10 @@ class LiveWorld:
         self._observe: Callable[[Span], None] | None = None
         with contextlib.ExitStack() as quiet:
             quiet.enter_context(contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)))
+            before = signal.getsignal(signal.SIGTERM)
             self._runtime = OnRay(place_nodes(scenario), address=address, gpus=scenario.system.gpus, observe=self._show)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray put its own there, which ends the process at once
             self._quiet = quiet.pop_all()  # until it is closed; where Ray fails, output is as it was at once
 
     @property

@@ -29,17 +29,20 @@ __all__ = [
     "Slow",
 ]
 
+SEED_MAX = 2**63 - 1  # what torch takes
+_LONGEST = 1e6
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
 def _duration(value: object) -> float:
     """Seconds from a text such as ``90ms``."""
-    if isinstance(value, float):
-        return value  # already parsed
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m)\s*", str(value))
     if found is None:
         raise ValueError(f"wanted a duration with a unit such as 90ms or 2s, got {value!r}")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST:
+        raise ValueError(f"wanted at most {_LONGEST:g} s, got {value!r}")
+    return seconds
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
@@ -73,7 +76,7 @@ class System(Strict):
     faulty_max: Annotated[int, Field(ge=0, strict=True)] = 0
     outlier_factor: Annotated[float, Field(ge=1)] | None = 3.0
     gpus: Annotated[int, Field(ge=0, strict=True)] = 0
-    round_within: Duration = 5.0
+    round_within: Annotated[Duration, Field(gt=0)] = 5.0
     train_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
 
     @model_validator(mode="after")
@@ -149,6 +152,9 @@ class AttackModel(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> AttackModel:
+        for key, value in (self.model_extra or {}).items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"option {key}: wanted a number, got {value!r}")
         check_attack(self.name, self.options)
         return self
 
@@ -224,7 +230,7 @@ class Scenario(Strict):
 
     api_version: Literal["hqde.sim/v1"] = Field(alias="apiVersion")
     metadata: Metadata
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX, strict=True)] = 0
     system: System
     workload: Workload = Workload()
     network: NetworkModel = NetworkModel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +15,21 @@ from simulator.scenario import AttackModel, Scenario
 from simulator.targets import Strict
 
 __all__ = ["load_scenario", "parse_scenario"]
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which here also refuses a key that stands twice: the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: list[str] = []
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.append(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -39,8 +56,10 @@ def parse_scenario(text: str, *, file: str) -> Scenario:
         ScenarioError: one line.
     """
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        document = yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise ScenarioError(file=file, where="", problem="is nested too deeply; a scenario has a few levels") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number with too many digits
         raise ScenarioError(file=file, where="", problem="is not YAML: " + " ".join(str(error).split())) from None
     if not isinstance(document, dict):
         kind = type(document).__name__

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 import typer
 
-from hqde_ref.errors import ConfigurationError, ForeignError, HqdeError, LayoutError, ScenarioError, WireError
+from hqde_ref.errors import (
+    ConfigurationError,
+    ForeignError,
+    HqdeError,
+    LayoutError,
+    RuntimeFault,
+    ScenarioError,
+    WireError,
+)
 
 __all__ = [
     "BAD_INPUT",
@@ -16,7 +28,10 @@ __all__ = [
     "HARNESS_FAILED",
     "INTERRUPTED",
     "NOT_DETERMINISTIC",
+    "require_file",
+    "require_folder",
     "run_app",
+    "write_text",
 ]
 
 BROKEN: Final = 1
@@ -30,8 +45,71 @@ _MISUSE = (ConfigurationError, ForeignError, LayoutError, ScenarioError, WireErr
 _USAGE: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
 
 
+def require_folder(setting: str, folder: Path | None) -> None:
+    """Make a folder for output and see that it takes a file, before the work and not after it.
+
+    Raises:
+        ConfigurationError: when it cannot be written into.
+    """
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or "it cannot be written"
+        raise ConfigurationError(
+            setting=setting, wanted="a folder that can be written", got=str(folder), do=f"name another ({why})"
+        ) from None
+
+
+def require_file(setting: str, path: Path | None) -> None:
+    """See that a file for output can be written, before the work and not after it.
+
+    Raises:
+        ConfigurationError: when its folder is not there, it is a folder itself, or it cannot be opened.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigurationError(
+            setting=setting, wanted="a file in a folder that exists", got=str(path), do="make the folder first"
+        )
+    was_there = path.exists()
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+        if not was_there:
+            path.unlink()
+    except OSError as error:
+        why = error.strerror or "it cannot be opened"
+        raise ConfigurationError(
+            setting=setting, wanted="a file that can be written", got=str(path), do=f"name another ({why})"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of results.
+
+    Raises:
+        RuntimeFault: when that fails after all (a full disk).
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise RuntimeFault(what=str(path), problem=problem, do="free space or name another") from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """A polite end from outside (``timeout``, CI) is treated as Ctrl-C: what is done is kept."""
+    raise KeyboardInterrupt
+
+
 def run_app(app: typer.Typer, *, name: str) -> NoReturn:
     """Run a command and exit: bad input with 4 and one line, our own failure with 5, Ctrl-C with 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

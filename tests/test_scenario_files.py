@@ -67,6 +67,13 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
         ("target: minority-third", "target: {fixed: 9}", "bad.yaml: faults[0].target: wanted 9 of only 7"),
         ("apiVersion: hqde.sim/v1", "apiVersion: hqde.sim/v2", "bad.yaml: apiVersion: wanted 'hqde.sim/v1'"),
         ("seed: 1", "seed: [", "bad.yaml: is not YAML"),
+        ("seed: 1", "seed: 1\nseed: 2", "key 'seed' stands twice"),
+        ("seed: 1", "seed: 99999999999999999999", "bad.yaml: seed: wanted less than or equal to 9223372036854775807"),
+        ("seed: 1", "2026-99-99: 1", "bad.yaml: is not YAML"),
+        ("epsilon: 10", "epsilon: [1]", "option epsilon: wanted a number, got [1]"),
+        ("round_within: 90ms", "round_within: .inf", "wanted a duration with a unit such as 90ms or 2s, got inf"),
+        ("round_within: 90ms", "round_within: 8.0", "wanted a duration with a unit such as 90ms or 2s, got 8.0"),
+        ("round_within: 90ms", "round_within: 0s", "bad.yaml: system.round_within: wanted greater than 0"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where_and_what(old: str, new: str, sentence: str) -> None:
@@ -75,6 +82,11 @@ def test_a_mistake_is_one_line_that_says_where_and_what(old: str, new: str, sent
         parse_scenario(GOOD.replace(old, new), file="bad.yaml")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="is nested too deeply"):
+        parse_scenario("[" * 20_000, file="bad.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "3", "- a", "null"])

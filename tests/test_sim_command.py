@@ -1,0 +1,100 @@
+"""The command hqde-sim as its user meets it: outputs that cannot be written, folders used twice, ends from outside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simulator.trace import read_trace
+
+SMALL = """
+apiVersion: hqde.sim/v1
+metadata: {{name: "{name}"}}
+seed: 1
+system: {{workers: 4, hosts: 2, faulty_max: 1}}
+workload: {{rounds: {rounds}, batch: 40, steps: 1}}
+"""
+
+
+def _file(folder: Path, *, name: str = "small", rounds: int = 1) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(SMALL.format(name=name, rounds=rounds), encoding="utf-8")
+    return path
+
+
+def _sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "simulator", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def _one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 4, done
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
+    scenario, blocked = _file(tmp_path), tmp_path / "a file"
+    blocked.write_text("mine", encoding="utf-8")
+    assert "--out must be a folder that can be written" in _one_line(_sim("run", scenario, "--out", blocked / "sub"))
+    assert "--out must be a folder that can be written" in _one_line(_sim("run", scenario, "--out", blocked))
+    assert "--json must be a file in a folder that exists" in _one_line(_sim("run", scenario, "--json", tmp_path))
+    assert blocked.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_full_disk_is_one_line_after_the_tables(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full, which Linux has")
+    done = _sim("run", _file(tmp_path), "--json", "/dev/full")
+    assert done.returncode == 5
+    assert "What held" in done.stdout
+    assert "/dev/full: cannot be written (No space left on device)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_name_with_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    done = _sim("run", _file(tmp_path, name="[bold red]x[/nope]"))
+    assert done.returncode == 0, done.stderr
+    assert "[bold red]x[/nope] on sim" in done.stdout
+
+
+def test_a_folder_used_again_holds_one_run_with_the_seed_it_had(tmp_path: Path) -> None:
+    scenario, folder = _file(tmp_path), tmp_path / "out"
+    assert _sim("run", scenario, "--out", folder).returncode == 0
+    (folder / "trace-ray-as-written.jsonl").write_text("from an earlier run", encoding="utf-8")
+    assert _sim("run", scenario, "--seed", "7", "--out", folder).returncode == 0
+    assert not (folder / "trace-ray-as-written.jsonl").exists()
+    assert "seed: 7\n" in (folder / "scenario.yaml").read_text(encoding="utf-8")
+    assert _sim("report", folder).returncode == 0
+    assert _sim("replay", folder).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seed", "x"), ("seed", None), ("variant", "zzz"), ("variant", "no faults")]
+)
+def test_replay_does_not_trust_a_header_that_was_changed(tmp_path: Path, field: str, value: object) -> None:
+    folder = tmp_path / "out"
+    assert _sim("run", _file(tmp_path), "--out", folder).returncode == 0
+    path = folder / "trace-sim-as-written.jsonl"
+    trace = read_trace(path)
+    trace.header[field] = value
+    trace.write(path)
+    assert f"{field}: wanted" in _one_line(_sim("replay", folder))
+
+
+def test_a_termination_from_outside_keeps_what_is_done(tmp_path: Path) -> None:
+    scenario, summary = _file(tmp_path, rounds=5_000), tmp_path / "out.json"
+    command = [sys.executable, "-m", "simulator", "run", str(scenario), "--json", str(summary)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(8)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Interrupted" in errors
+    assert json.loads(summary.read_text(encoding="utf-8"))["scenario"] == "small"
