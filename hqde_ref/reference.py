@@ -7,34 +7,30 @@ Source: HQDE sections 0, 1, 3 and 4. Nothing is decided here: contributions are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import hqde_ref
 from hqde_ref.core.isometry import can_shard
-from hqde_ref.core.judging import Gathered, check_policy, gather
-from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack, unpack
+from hqde_ref.core.judging import check_policy
+from hqde_ref.core.packing import unpack
 from hqde_ref.core.rules import RULES
-from hqde_ref.core.screening import MISSHAPEN
-from hqde_ref.core.sharding import cut, join
+from hqde_ref.core.sharding import join
 from hqde_ref.core.splitting import gpu_share, split_batch
 from hqde_ref.core.trees import TreePlan, as_graph, plan_tree
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
-from hqde_ref.errors import ConfigurationError, HqdeError, LayoutError
+from hqde_ref.errors import ConfigurationError, HqdeError
 from hqde_ref.messages import (
     Accepted,
     Aggregate,
     Aggregated,
-    Contribution,
     Failed,
-    Layout,
     Misused,
     Node,
     Observe,
     Observed,
-    Payload,
     PlanShare,
     PlanSplit,
     PlanTree,
@@ -46,10 +42,10 @@ from hqde_ref.messages import (
     Trained,
     TrainSteps,
     TreePlanned,
-    Update,
 )
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps
+from hqde_ref.reference_contributions import first_layout, gather_updates, members_of, updates_by_worker
 from hqde_ref.reference_store import STORE_REQUESTS, ReferenceStore
 from hqde_ref.rounds.asking import Desk
 from hqde_ref.rounds.flat import flat_round
@@ -64,6 +60,7 @@ __all__ = ["Reference"]
 _AGGREGATOR = "aggregator"
 _STORIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
 _OF_MEANS = ("tree", "mapreduce")
+_BY_ACCURACY = "accuracy_softmax"  # the "hierarchical" mean of clause 2.2, as a rule
 _SHARDS = 3
 _BRANCHING = 3  # of a tree whose request names none
 _PARENTS_UP_TO = 4096  # workers; the parents of a larger tree follow from its levels
@@ -83,7 +80,8 @@ class Reference:
         """The (rule, topology) pairs that ``Aggregate`` knows."""
         means = {(name, topology) for name, rule in RULES.items() if rule.family == "mean" for topology in _OF_MEANS}
         shardable = {(name, "sharded") for name in RULES if can_shard(name)}
-        return frozenset({(name, "flat") for name in RULES} | means | shardable)
+        by_accuracy = {(_BY_ACCURACY, topology) for topology in _STORIES}
+        return frozenset({(name, "flat") for name in RULES} | means | shardable | by_accuracy)
 
     def start(self) -> Node:
         """A node; it keeps nothing between requests, but for its weight store."""
@@ -132,18 +130,20 @@ def _answer(request: Request) -> Reply:
 
 
 def _aggregate(request: Aggregate) -> Reply:
-    members = _members(request)
+    members = members_of(request.members, request.updates)
+    by_accuracy = request.rule == _BY_ACCURACY
     policy = Policy(
-        rule=request.rule,
+        rule="weighted_mean" if by_accuracy else request.rule,
+        weighting="accuracy_softmax" if by_accuracy else "mass",
         topology=request.topology,
         faulty_max=request.faulty_max,
         branching=_BRANCHING if request.branching is None else request.branching,
         shards=_SHARDS if request.topology == "sharded" else 1,
     )
     check_policy(policy, members=len(members))
-    by_worker = _by_worker(request.updates)
-    layout = request.layout or _first_layout(by_worker)
-    gathered = _gather(by_worker, members=members, layout=layout, shards=policy.shards)
+    by_worker = updates_by_worker(request.updates)
+    layout = request.layout or first_layout(by_worker)
+    gathered = gather_updates(by_worker, members=members, layout=layout, policy=policy)
     plan = RoundPlan(
         round=0,
         members=members,
@@ -172,100 +172,6 @@ def _aggregate(request: Aggregate) -> Reply:
         missing=tuple(sorted(verdict.missing)),
         scores=verdict.scores or None,
         evidence=verdict.evidence,
-    )
-
-
-def _members(request: Aggregate) -> tuple[str, ...]:
-    """Everyone who is expected, by id."""
-    if request.members is None:
-        return tuple(sorted({update.worker for update in request.updates}))
-    if len(set(request.members)) != len(request.members):
-        raise ConfigurationError(
-            setting="members", wanted="distinct ids", got=request.members, do="name every member once"
-        )
-    return tuple(sorted(request.members))
-
-
-def _by_worker(updates: Sequence[Update]) -> dict[str, list[Update]]:
-    """Each worker's updates without exact repetitions, by worker id: the order of listing leaves no trace."""
-    found: dict[str, list[Update]] = {}
-    for update in sorted(updates, key=lambda update: update.worker):
-        mine = found.setdefault(update.worker, [])
-        if not any(_is_same(update, other) for other in mine):
-            mine.append(update)
-    return found
-
-
-def _is_same(one: Update, other: Update) -> bool:
-    if one.mass != other.mass or one.tensors.keys() != other.tensors.keys():
-        return False
-    return all(
-        tensor.dtype == other.tensors[name].dtype
-        and tensor.shape == other.tensors[name].shape
-        and torch.equal(_bits(tensor), _bits(other.tensors[name]))
-        for name, tensor in one.tensors.items()
-    )
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    if tensor.numel() == 0:
-        return torch.empty(0, dtype=torch.uint8)  # an empty tensor may have strides that cannot be viewed
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-
-
-def _first_layout(by_worker: Mapping[str, Sequence[Update]]) -> Layout:
-    """The layout of the first worker, by id, that sent one thing only, of dtypes that can be aggregated."""
-    for mine in by_worker.values():
-        if len(mine) == 1:
-            try:
-                return layout_of(mine[0].tensors)
-            except LayoutError:
-                continue
-    return Layout(entries=())
-
-
-def _gather(
-    by_worker: Mapping[str, Sequence[Update]], *, members: Sequence[str], layout: Layout, shards: int
-) -> Gathered:
-    """Contributions as the stories take them; what cannot be one is rejected here."""
-    replies: dict[str, Reply] = {}
-    rejected: dict[str, str] = {}
-    for member in members:
-        mine = by_worker.get(member, ())
-        misfits = [misfit for update in mine if (misfit := find_misfit(update.tensors, layout)) is not None]
-        if not mine:
-            replies[member] = Failed(reason="nothing arrived", definite=True)
-        elif misfits:
-            rejected[member] = f"{MISSHAPEN}: {misfits[0]}"
-        elif len(mine) > 1:
-            rejected[member] = f"equivocation: it sent {len(mine)} different contributions"
-        else:
-            replies[member] = _contribution(mine[0], layout, shards)
-    asked = [member for member in members if member not in rejected]
-    gathered = gather(replies, members=asked, round_number=0, shards=shards)
-    return Gathered(
-        contributions=gathered.contributions,
-        rejected={**gathered.rejected, **rejected},
-        missing=gathered.missing,
-    )
-
-
-def _contribution(update: Update, layout: Layout, shards: int) -> Contribution:
-    pieces = cut(pack(update.tensors, layout), layout, shards)
-    return Contribution(
-        round=0,
-        worker=update.worker,
-        incarnation=0,
-        payloads=tuple(
-            Payload(key=f"{update.worker}/{shard}", ref=piece, nbytes=piece.numel())
-            for shard, piece in enumerate(pieces)
-        ),
-        layout=fingerprint(layout),
-        digests=tuple(map(digest, pieces)),
-        mass=update.mass,
-        samples=0,
-        loss=None,
-        efficiency=EFFICIENCY_START,
     )
 
 
