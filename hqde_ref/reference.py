@@ -19,9 +19,10 @@ from hqde_ref.core.packing import unpack
 from hqde_ref.core.rules import RULES
 from hqde_ref.core.sharding import join
 from hqde_ref.core.splitting import gpu_share, split_batch
-from hqde_ref.core.trees import TreePlan, as_graph, plan_tree
+from hqde_ref.core.trees import TreePlan, as_graph, assign_inner_nodes, plan_tree
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
 from hqde_ref.errors import ConfigurationError, HqdeError
+from hqde_ref.foreign_messages import MapShuffle, ReplanTree, RunRound, TreeReplanned
 from hqde_ref.messages import (
     Accepted,
     Aggregate,
@@ -46,6 +47,8 @@ from hqde_ref.messages import (
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps
 from hqde_ref.reference_contributions import first_layout, gather_updates, members_of, updates_by_worker
+from hqde_ref.reference_mapreduce import shuffle
+from hqde_ref.reference_running import ReferenceRounds
 from hqde_ref.reference_store import STORE_REQUESTS, ReferenceStore
 from hqde_ref.rounds.asking import Desk
 from hqde_ref.rounds.flat import flat_round
@@ -71,9 +74,17 @@ class Reference:
 
     name = "reference"
     version = hqde_ref.__version__
-    supports: frozenset[type] = (
-        frozenset({Aggregate, PlanTree, PlanSplit, PlanShare, Observe, TrainSteps}) | STORE_REQUESTS
-    )
+    supports: frozenset[type] = STORE_REQUESTS | {
+        Aggregate,
+        MapShuffle,
+        Observe,
+        PlanShare,
+        PlanSplit,
+        PlanTree,
+        ReplanTree,
+        RunRound,
+        TrainSteps,
+    }
 
     @property
     def rules(self) -> frozenset[tuple[str, str]]:
@@ -84,7 +95,7 @@ class Reference:
         return frozenset({(name, "flat") for name in RULES} | means | shardable | by_accuracy)
 
     def start(self) -> Node:
-        """A node; it keeps nothing between requests, but for its weight store."""
+        """A node; it keeps nothing between requests, but for its weight store and its rounds."""
         return _ReferenceNode()
 
     def stop(self) -> None:
@@ -96,12 +107,16 @@ class _ReferenceNode:
 
     def __init__(self) -> None:
         self._store: ReferenceStore | None = None
+        self._rounds: ReferenceRounds | None = None
 
     def perform(self, request: Request, /) -> Reply:
         try:
             if type(request) in STORE_REQUESTS:
                 self._store = self._store or ReferenceStore()
                 return self._store.perform(request)
+            if isinstance(request, RunRound):
+                self._rounds = self._rounds or ReferenceRounds()
+                return self._rounds.perform(request)
             return _answer(request)
         except HqdeError as error:
             return Misused(error=type(error).__name__, sentence=str(error))
@@ -114,6 +129,10 @@ def _answer(request: Request) -> Reply:
         case PlanTree(workers=workers, branching=branching):
             plan = plan_tree(workers=workers, branching=branching)
             return TreePlanned(levels=plan.levels, depth=plan.depth, parents=_parents(plan))
+        case ReplanTree():
+            return _replan(request)
+        case MapShuffle():
+            return shuffle(request)
         case PlanSplit(samples=samples, workers=workers):
             return SplitPlanned(slices=split_batch(samples=samples, workers=workers))
         case PlanShare(workers=workers, gpus=gpus):
@@ -179,12 +198,25 @@ def _aggregate(request: Aggregate) -> Reply:
 
 
 def _parents(plan: TreePlan) -> dict[str, str | None] | None:
-    if plan.levels[-1] > _PARENTS_UP_TO:
-        return None
+    return _all_parents(plan) if plan.levels[-1] <= _PARENTS_UP_TO else None
+
+
+def _all_parents(plan: TreePlan) -> dict[str, str | None]:
     parents: dict[str, str | None] = {"0.0": None}
     for (level, index), (low, child) in as_graph(plan).edges:
         parents[f"{low}.{child}"] = f"{level}.{index}"
     return parents
+
+
+def _replan(request: ReplanTree) -> TreeReplanned:
+    plan = plan_tree(workers=request.workers, branching=request.branching)
+    assigned = assign_inner_nodes(plan, seconds=request.seconds)
+    return TreeReplanned(
+        levels=plan.levels,
+        depth=plan.depth,
+        parents=_all_parents(plan),
+        hosts={f"{level}.{index}": host for (level, index), host in assigned.items()},
+    )
 
 
 def _scores(losses: Sequence[float]) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 import pytest
 
 from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed, Runtime
+from hqde_ref.runtimes.frail import Frail
 from hqde_ref.runtimes.in_child import InChild, python_command
 from hqde_ref.runtimes.local import Local
 from hqde_ref.runtimes.on_ray import OnRay
@@ -33,6 +34,10 @@ def _simulated() -> AbstractContextManager[Runtime]:
     )
 
 
+def _frail() -> AbstractContextManager[Runtime]:
+    return nullcontext(Frail(_specs(sleeps=False), seconds_of=lambda request: 0.001 + seconds_of(request)))
+
+
 def _on_ray() -> AbstractContextManager[Runtime]:
     return closing(OnRay(_specs()))
 
@@ -46,6 +51,7 @@ def _in_child() -> AbstractContextManager[Runtime]:
 SEQUENTIAL = [pytest.param(_local, id="local")]
 CONCURRENT = [
     pytest.param(_simulated, id="simulated"),
+    pytest.param(_frail, id="frail"),
     pytest.param(_in_child, id="in_child"),
     pytest.param(_on_ray, id="on_ray", marks=pytest.mark.xdist_group("ray")),
 ]

@@ -5,7 +5,8 @@ Source: HQDE clauses 0.7 and 0.12; docs/design.md, "Foreign implementations". No
 The protocol (what a ``cmd:`` program speaks)
 ---------------------------------------------
 One JSON object a line, from the parent on standard input, to the parent on standard output. Whatever else the program
-prints belongs on standard error. Messages are those of ``hqde_ref/messages.py`` in the form of ``hqde_ref/wire.py``.
+prints belongs on standard error. Messages are those of ``hqde_ref/messages.py`` ("foreign requests") and
+``hqde_ref/foreign_messages.py``, in the form of ``hqde_ref/wire.py``.
 Their tensors lie beside them, in safetensors files in the folder that the environment variable HQDE_CHILD_FOLDER names;
 FILE is the plain name of such a file. The program speaks first:
 
@@ -25,8 +26,9 @@ then it answers, in the order of the lines:
     {"verb": "forget", "node": "n1"}                                         no answer; that node is not used again
     {"verb": "stop"}                                                         no answer; end
 
-A node name that was not seen before means a node in a fresh state. The reply ``Misused`` refuses a nonsensical request;
-an ``error`` says that the program fell over. The parent removes the files.
+A node name that was not seen before means a node in a fresh state. ``RunRound`` to the same node is the next round
+of one system; its faults come with it, and the reply says which took effect. The reply ``Misused`` refuses a
+nonsensical request; an ``error`` says that the program fell over. The parent removes the files.
 
 The guard ends the program and everything it started when together they hold too much memory, when a call or the start
 takes too long, and when the parent is done or gone. The call is answered ``Failed``, and the next one starts afresh.
