@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.judging import Gathered, gather
+from hqde_ref.core.judging import EQUIVOCATION, Gathered, gather
 from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack
 from hqde_ref.core.screening import MISSHAPEN
 from hqde_ref.core.sharding import cut
@@ -89,7 +89,7 @@ def gather_updates(
         elif misfits:
             rejected[member] = f"{MISSHAPEN}: {misfits[0]}"
         elif len(mine) > 1:
-            rejected[member] = f"equivocation: it sent {len(mine)} different contributions"
+            rejected[member] = f"{EQUIVOCATION}: it sent {len(mine)} different contributions"
         else:
             replies[member] = contribution_of(mine[0], layout, policy.shards)
     asked = [member for member in members if member not in rejected]

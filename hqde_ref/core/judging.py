@@ -1,6 +1,6 @@
 """What a story decides from answers: who contributed, whether that is enough, what the rule must withstand.
 
-Source: HQDE clauses 0.4, 0.7, 4.1, 4.2, 4.4, 4.9, 6.2, 6.3. Pure.
+Source: HQDE clauses 0.4, 0.7, 4.1, 4.2, 4.4, 4.9, 6.2, 6.3, 6.6. Pure.
 """
 
 from __future__ import annotations
@@ -16,10 +16,22 @@ from hqde_ref.core.trees import plan_tree, require_tolerance
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Contribution, Failed, Payload, Policy, Reply, message
 
+EQUIVOCATION = "equivocation"
+_PROVEN = (NOT_FINITE, MISSHAPEN, EQUIVOCATION)  # what no honest member sends, and no damage on the way makes of it
 TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
 WEIGHTINGS = ("mass", "accuracy_softmax")
 
-__all__ = ["TOPOLOGIES", "WEIGHTINGS", "Budget", "Gathered", "check_policy", "find_shortage", "gather", "judge_budget"]
+__all__ = [
+    "EQUIVOCATION",
+    "TOPOLOGIES",
+    "WEIGHTINGS",
+    "Budget",
+    "Gathered",
+    "check_policy",
+    "find_shortage",
+    "gather",
+    "judge_budget",
+]
 
 
 def check_policy(policy: Policy, *, members: int) -> None:
@@ -190,7 +202,7 @@ def judge_budget(*, policy: Policy, members: int, rejected: Mapping[str, str], u
     Where more are proven than f provides for, the policy was wrong about its members: then proofs use up nothing, and
     another f may hide among the rest (clause 6.7).
     """
-    proven = sum(reason.startswith((NOT_FINITE, MISSHAPEN)) for reason in rejected.values())
+    proven = sum(reason.startswith(_PROVEN) for reason in rejected.values())
     absent = members - usable
     hidden = policy.faulty_max - proven if proven <= policy.faulty_max else policy.faulty_max
     spare = usable - get_rule(policy.rule).least_contributions(hidden)  # what the rule can do without

@@ -56,10 +56,11 @@ def _tops(packed: Tensor, layout: Layout, rows: int) -> tuple[float, ...]:
 def _misfit(claim: Claim, packed: Tensor, layout: Layout, found: str, declared: str) -> str | None:
     if claim.layout != declared:
         return f"{MISSHAPEN}: its layout is {claim.layout}, the round declared {declared}"
-    if packed.numel() != claim.rows * packed_bytes(layout):
-        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {claim.rows * packed_bytes(layout)}"
+    # Clause 6.8, before the size: a tail that was lost on the way proves nothing of the sender, a wrong size does.
     if claim.digest != found:
         return f"{CORRUPTED}: its bytes have digest {found[:12]}, it was sent with {claim.digest[:12]}"
+    if packed.numel() != claim.rows * packed_bytes(layout):
+        return f"{MISSHAPEN}: {packed.numel()} bytes, the layout has {claim.rows * packed_bytes(layout)}"
     return None
 
 
