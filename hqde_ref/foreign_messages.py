@@ -90,7 +90,8 @@ class RoundFault:
             system has means that number modulo how many it has.
         kind: what befalls it when it is reached by its work: ``"dies"``, ``"hangs"``, ``"is slow"`` (its answer comes
             ``seconds`` later). Or what a member does: ``"is stale"`` (it sends its contribution for an earlier round),
-            ``"flips a bit"`` or ``"truncates"`` (its bytes are damaged after it made its digest, or on the way).
+            ``"equivocates"`` (of its several updates it tells different receivers, or whoever asks again, different
+            ones), ``"flips a bit"`` or ``"truncates"`` (its bytes are damaged after it made its digest, or on the way).
         after: how many pieces of work it does in the round before that; screening counts.
         seconds: see ``"is slow"``.
         bit: see ``"flips a bit"``: which one of all its contribution's bits, modulo their number.
@@ -112,8 +113,7 @@ class RunRound:
 
     Attributes:
         number: of the round; from 1 on, growing.
-        updates: what each member contributes. A member with several tells different receivers, or whoever asks again,
-            different ones of them: it equivocates.
+        updates: what each member contributes; several of one member are for ``"equivocates"``, else the first counts.
         members: None: those that have an update.
         weighting: of a mean: ``"flat"`` (all alike) or ``"hierarchical"`` (softmax of accuracy).
         hosts: how many machines do the work of mappers, reducers and inner nodes, dealt in turn: the i-th of each role

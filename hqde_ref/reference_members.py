@@ -34,7 +34,7 @@ from hqde_ref.messages import (
 
 __all__ = ["DAMAGES", "RecordedSpec", "Recording"]
 
-DAMAGES: Final = ("is stale", "flips a bit", "truncates")
+DAMAGES: Final = ("is stale", "equivocates", "flips a bit", "truncates")
 
 
 @message
@@ -43,7 +43,7 @@ class Recording:
 
     Attributes:
         layout: what the round declares.
-        updates: what it contributes; of several it tells each receiver another one. None: it is silent.
+        updates: what it contributes; several, if it equivocates. Empty: it is silent.
         damages: faults of its contribution, by their numbers, which are noted in ``fired`` when they take effect.
     """
 
@@ -65,12 +65,13 @@ class RecordedSpec:
 
 
 class _Recorded:
-    """Holds which state it has adopted, and counts how often it was asked for a contribution."""
+    """Holds which state it has adopted, how often it was asked for a contribution, and what it has told by now."""
 
     def __init__(self, name: str, recordings: Mapping[str, Recording], incarnation: int) -> None:
         self._name, self._recordings, self._incarnation = name, recordings, incarnation
         self._base: tuple[str, ...] | None = None
         self._asked = 0
+        self._told: set[tuple[int, int]] = set()
 
     def perform(self, request: Request, /) -> Reply:
         match request:
@@ -94,14 +95,19 @@ class _Recorded:
         if not recording.updates:
             return Failed(reason="nothing arrived", definite=True)
         tales = [_cut(update, recording.layout, request.shards) for update in recording.updates]
-        told = [(self._asked + shard) % len(tales) for shard in range(request.shards)]
+        twists = any(fault.kind == "equivocates" for _, fault in recording.damages)
+        told = [(self._asked + shard) % len(tales) if twists else 0 for shard in range(request.shards)]
         self._asked += 1
+        self._told |= {(request.round, tale) for tale in told}
         pieces = [tales[tale][1][shard] for shard, tale in enumerate(told)]
         sent = _as_contribution(self._name, request, recording.updates[told[0]], tales[told[0]][0], pieces)
         sent = dataclasses.replace(sent, incarnation=self._incarnation)
         for number, fault in recording.damages:
-            recording.fired[number] = True
-            sent = _damage(sent, fault)
+            if fault.kind == "equivocates":
+                recording.fired[number] = len([tale for of, tale in self._told if of == request.round]) > 1
+            else:
+                recording.fired[number] = True
+                sent = _damage(sent, fault)
         return _with_keys(sent)
 
 

@@ -1,6 +1,7 @@
 """What the right answer is: slow, obvious, exact where it can be, and written without a look at the core.
 
-Source: HQDE clauses 0.8, 0.9, 1.1, 1.3 to 1.5, 3.1, 3.3 and 4.5 to 4.7; the bounds of section 4 hold for every input.
+Source: HQDE clauses 0.8, 0.9, 1.1, 1.3 to 1.5, 2.2, 3.1, 3.3 and 4.5 to 4.7; the bounds of section 4 hold for every
+input.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "minsker_factor",
     "round_half",
     "share_of_gpu",
+    "softmax_of",
     "train_plainly",
     "tree_tolerance",
 ]
@@ -43,6 +45,12 @@ def exact_mean(updates: Sequence[Update], name: str) -> list[Fraction]:
     return [
         sum((w * Fraction(x) for w, x in zip(weights, column, strict=True)), Fraction(0)) / total for column in columns
     ]
+
+
+def softmax_of(values: Sequence[float]) -> list[float]:
+    """exp of each over the sum of all."""
+    powers = [math.exp(value) for value in values]
+    return [power / math.fsum(powers) for power in powers]
 
 
 def lower_middle(values: Sequence[int], weights: Sequence[float]) -> int:

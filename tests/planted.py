@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from tests import planted_faults, planted_plans, planted_rounds, planted_stores
+from tests import (
+    planted_faults,
+    planted_mapreduce,
+    planted_plans,
+    planted_rounds,
+    planted_running,
+    planted_stores,
+)
 from tests.planted_base import Planted
+
+_MODULES = (planted_rounds, planted_plans, planted_faults, planted_stores, planted_mapreduce, planted_running)
 
 # A class that only shares code with others starts with "In" and has no bug of its own.
 BUGS: dict[str, type[Planted]] = {
     name: kind
-    for module in (planted_rounds, planted_plans, planted_faults, planted_stores)
+    for module in _MODULES
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, Planted) and kind is not Planted and not name.startswith("In")
 }

@@ -1,0 +1,260 @@
+"""Section 6: rounds end in time and recover; what is stale, damaged or told in several ways does no harm."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
+from hqde_ref.messages import Aggregate, Update
+from properties.declaring import Way, law
+from properties.laws import aggregate, flat_row, result_in, said
+from properties.liars import Lied, as_updates, flat_layout, honest_rows
+from properties.running import (
+    WITHIN_S,
+    faults_of_nodes,
+    mean_round,
+    members_rounds,
+    require_accounts,
+    require_in_time,
+    require_mean_of_used,
+    result_of_round,
+    run,
+)
+from properties.strategies import Round, name_workers
+from properties.subject import Subject
+from properties.tolerances import bound_slack
+from properties.ways import ROBUST_WAYS, lied_for
+
+_TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
+_ROLES = ("member", "mapper", "reducer", "inner")
+_ANY_FAULTS = st.lists(faults_of_nodes(*_ROLES, slow_s=(0.01, 2.0, 30.0)), min_size=1, max_size=5)
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+@law(
+    needs=(RunRound,),
+    case=members_rounds(),
+    topology=st.sampled_from(_TOPOLOGIES),
+    faults=_ANY_FAULTS,
+    within_s=st.sampled_from((0.02, 1.0, WITHIN_S)),
+    hosts=st.integers(1, 3),
+)
+def test_a_round_ends_by_its_deadline(
+    implementation: Subject, case: Round, topology: str, faults: list[RoundFault], within_s: float, hosts: int
+) -> None:
+    """Whatever dies, hangs or is slow, the round is over by its deadline, with a verdict or a refusal.
+
+    Clause: 6.1. Catches: planted.WaitsForTheHung, planted.EndsWithNothing.
+    """
+    request = mean_round(case, topology, faults=faults)
+    request = dataclasses.replace(request, within_s=within_s, hosts=hosts)
+    ended = run(implementation, request, every=False)
+    require_in_time(ended, request)
+    require_accounts(ended, case.workers)
+
+
+@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(_TOPOLOGIES), faults=_ANY_FAULTS)
+def test_once_faults_stop_a_round_completes_with_everyone(
+    implementation: Subject, case: Round, topology: str, faults: list[RoundFault]
+) -> None:
+    """After a round of faults, of the next three one at least uses everybody and is right; nobody has to help.
+
+    Clause: 6.5. Catches: planted.StaysDead.
+    """
+    node = implementation.start()
+    run(implementation, mean_round(case, topology, faults=faults), node=node, every=False)
+    absent: set[str] = set()
+    for number in (2, 3, 4):
+        request = mean_round(case, topology, number=number)
+        ended = run(implementation, request, node=node)
+        require_in_time(ended, request)
+        absent = set(case.workers) - set(said(ended.used, "who was used"))
+        if not absent:
+            require_mean_of_used(ended, case.updates, case)
+            return
+    raise AssertionError(f"three rounds after the faults {sorted(absent)[0]} is still not used")
+
+
+@law(
+    needs=(RunRound,),
+    case=members_rounds(),
+    topology=st.sampled_from(_TOPOLOGIES),
+    victim=st.integers(0, 8),
+    kind=st.sampled_from(("dies", "hangs")),
+)
+def test_a_member_that_dies_is_missed_and_comes_back(
+    implementation: Subject, case: Round, topology: str, victim: int, kind: str
+) -> None:
+    """The round goes on with the rest and says who is missing; within three more the member takes part again.
+
+    Clauses: 1.6, 6.4. Catches: planted.EndsTraining, planted.StaysDead, planted.UsesTheDead.
+    """
+    node, gone = implementation.start(), case.workers[victim % len(case.workers)]
+    fault = RoundFault(role="member", index=victim, kind=kind)
+    ended = run(implementation, mean_round(case, topology, faults=[fault]), node=node)
+    require_mean_of_used(ended, case.updates, case)
+    assert gone in said(ended.missing, "who is missing"), f"{gone} {kind} while it trained, but is not missing"
+    back: list[RoundEnded] = []
+    while len(back) < 3 and not (back and gone in said(back[-1].used, "who was used")):
+        back.append(run(implementation, mean_round(case, topology, number=2 + len(back)), node=node))
+        require_mean_of_used(back[-1], case.updates, case)
+    assert gone in said(back[-1].used, "who was used"), f"{gone} {kind} once, and three rounds later it is not back"
+
+
+# ------------------------------------------------------------------------------------------------ what members send
+
+
+def _strange(implementation: Subject, case: Round, topology: str, fault: RoundFault) -> tuple[str, RoundEnded]:
+    """A member whose contribution is not what it should be; the others are all used."""
+    ended = run(implementation, mean_round(case, topology, faults=[fault]))
+    require_mean_of_used(ended, case.updates, case)
+    victim = case.workers[fault.index % len(case.workers)]
+    lost = sorted(set(case.workers) - {victim} - set(ended.used or ()))
+    assert not lost, f"{victim} {fault.kind}, and {lost[0]} was not used either"
+    return victim, ended
+
+
+@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(_TOPOLOGIES), victim=st.integers(0, 8))
+def test_a_contribution_for_another_round_is_rejected(
+    implementation: Subject, case: Round, topology: str, victim: int
+) -> None:
+    """What was made for an earlier round is rejected, and leaves no trace in the result.
+
+    Clause: 6.3. Catches: planted.CountsStale, planted.CallsStaleMissing.
+    """
+    fault = RoundFault(role="member", index=victim, kind="is stale")
+    who, ended = _strange(implementation, case, topology, fault)
+    reason = said(ended.rejected, "who was rejected").get(who)
+    assert reason, f"{who} sent its contribution for an earlier round, but was not rejected"
+
+
+_DAMAGE = st.builds(
+    RoundFault,
+    role=st.just("member"),
+    index=st.integers(0, 8),
+    kind=st.sampled_from(("flips a bit", "truncates")),
+    bit=st.integers(0, 10_000),
+)
+
+
+@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(_TOPOLOGIES), fault=_DAMAGE)
+def test_damaged_bytes_are_not_aggregated(
+    implementation: Subject, case: Round, topology: str, fault: RoundFault
+) -> None:
+    """A flipped bit or a lost tail is found: the contribution is left out, or had again whole.
+
+    Clause: 6.8. Catches: planted.TrustsBytes.
+    """
+    _strange(implementation, case, topology, fault)
+
+
+@st.composite
+def _one_liar(draw: st.DrawFn, *, least: int = 5) -> tuple[Round, int]:
+    """Members that all send the same, but for the first, which lies; and how many values they send."""
+    count, size = draw(st.integers(least, least + 4)), draw(st.integers(1, 4))
+    noise = np.random.default_rng(draw(st.integers(0, 2**16)))
+    rows = np.repeat(honest_rows("random", 1, size, noise), count, axis=0)
+    rows[0] += draw(st.sampled_from((1e6, -50.0)))
+    layout = flat_layout(size, "float64")
+    updates, _ = as_updates(layout, name_workers(count), rows)
+    return Round(layout=layout, updates=updates, faulty_max=1), size
+
+
+def _require_honest_value(ended: RoundEnded, case: Round, size: int, what: str) -> None:
+    """All honest members sent the same, so that is the result (clause 4.6)."""
+    honest = flat_row(case.updates[-1].tensors, case.layout)
+    got = flat_row(result_of_round(ended), case.layout)
+    apart = float(np.linalg.norm(got - honest))
+    allowed = bound_slack("float64", top=float(np.abs(honest).max()), size=size)
+    assert apart <= allowed, f"{what}, and the result lies {apart:.4g} from what all honest members sent"
+
+
+_ROBUST_RULES = st.sampled_from(
+    (
+        ("geometric_median", "flat"),
+        ("trimmed_mean", "flat"),
+        ("geometric_median", "sharded"),
+        ("trimmed_mean", "sharded"),
+    )
+)
+
+
+@law(needs=(RunRound,), given=_one_liar(), way=_ROBUST_RULES, fault=_DAMAGE)
+def test_damage_on_the_way_proves_nothing_of_its_sender(
+    implementation: Subject, given: tuple[Round, int], way: tuple[str, str], fault: RoundFault
+) -> None:
+    """Bytes that an honest member lost on the way do not use up the budget for liars: the liar is still withstood.
+
+    Clauses: 6.8, 4.2. Catches: planted.DamageProvesALiar.
+    """
+    case, size = given
+    rule, topology = way
+    honest = 1 + fault.index % (len(case.workers) - 1)
+    fault = dataclasses.replace(fault, index=honest)
+    request = dataclasses.replace(mean_round(case, topology, faults=[fault]), rule=rule, faulty_max=1)
+    ended = run(implementation, request)
+    require_accounts(ended, case.workers)
+    _require_honest_value(ended, case, size, f"one member lies and the bytes of another are damaged ({fault.kind})")
+
+
+# ------------------------------------------------------------------------------------------------ different stories
+
+
+def _tales_of(liar: Update, count: int) -> tuple[Update, ...]:
+    """More things that a liar says: each somewhere else."""
+    return tuple(
+        dataclasses.replace(liar, tensors={name: tensor + 7.0 * step for name, tensor in liar.tensors.items()})
+        for step in range(1, count + 1)
+    )
+
+
+@law(
+    needs=(RunRound,), given=_one_liar(least=4), topology=st.sampled_from(("flat", "sharded")), tales=st.integers(1, 9)
+)
+def test_who_tells_receivers_different_things_is_one_liar(
+    implementation: Subject, given: tuple[Round, int], topology: str, tales: int
+) -> None:
+    """A member that sends each receiver something else is withstood like any liar, with the members that one needs.
+
+    Clause: 6.6. Catches: planted.CountsEveryTale, planted.CountsATaleAsAFault.
+    """
+    case, size = given
+    fault = RoundFault(role="member", index=0, kind="equivocates")
+    request = mean_round(case, topology, faults=[fault])
+    updates = (*case.updates, *_tales_of(case.updates[0], tales))
+    ended = run(implementation, dataclasses.replace(request, updates=updates, rule="geometric_median", faulty_max=1))
+    require_accounts(ended, case.workers)
+    _require_honest_value(ended, case, size, f"one member tells {tales + 1} tales")
+
+
+@pytest.mark.parametrize("way", ROBUST_WAYS, ids=str)
+@law(
+    needs=(Aggregate,),
+    thrift=4,
+    case=lambda way: lied_for(way, lying=True, equal_honest=True),
+    tales=st.integers(1, 9),
+)
+def test_several_contributions_of_one_worker_are_one_fault(
+    implementation: Subject, way: Way, case: Lied, tales: int
+) -> None:
+    """Liars who send several different things each count as one Byzantine worker at most: no refusal, no majority.
+
+    Clauses: 6.6, 6.2. Catches: planted.CountsEveryTale, planted.CountsATaleAsAFault.
+    """
+    liars = [update for update in case.updates if update.worker in case.liars]
+    updates = [*case.updates, *(tale for liar in liars for tale in _tales_of(liar, tales))]
+    reply = aggregate(
+        implementation, way, updates, layout=case.layout, faulty_max=case.faulty_max, members=case.members
+    )
+    point, honest = flat_row(result_in(reply, implementation), case.layout), case.honest_rows()[0]
+    slack = bound_slack(case.layout.entries[0].dtype, top=float(np.abs(honest).max()), size=point.size)
+    apart = float(np.linalg.norm(point - honest))
+    assert apart <= slack, f"the result lies {apart:.4g} from what all honest members sent"
+    if reply.used is not None:
+        twice = [liar for liar in case.liars if reply.used.count(liar) > 1]
+        assert not twice, f"{twice[0]} sent {tales + 1} different contributions, and several were used"
