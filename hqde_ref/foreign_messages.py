@@ -81,7 +81,7 @@ class TreeReplanned:
 
 @message
 class RoundFault:
-    """One thing that goes wrong in a round. What died is started again after the round, and what hung goes on.
+    """One thing that goes wrong in a round. After it what died is started again, what hung or was slow is well.
 
     Attributes:
         role: ``"member"``, ``"mapper"``, ``"reducer"`` or ``"inner"`` (a node of the tree, or of any other topology,

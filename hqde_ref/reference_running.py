@@ -82,7 +82,7 @@ class _Faults:
     def _strike(self, host: str, role: str, piece: int) -> None:
         for index, fault in enumerate(self._faults):
             here = (self._places[index], fault.role) == (host, role) and fault.after == piece
-            if not here or fault.kind not in _STRIKES:
+            if not here or fault.kind not in _STRIKES or not self._runtime.is_up(host):
                 continue
             self.fired[index] = True
             match fault.kind:

@@ -6,11 +6,12 @@ Source: docs/design.md: every failure prints the smallest values.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hqde_ref.messages import Aggregate, Aggregated, Failed, Misused, Reply, Request, Update
+from hqde_ref.foreign_messages import MapShuffle, RoundEnded, RoundFault, RunRound, Shuffled
+from hqde_ref.messages import Aggregate, Aggregated, Failed, Layout, Misused, Reply, Request, Update
 
 __all__ = ["name_request", "show_reply", "show_request", "show_tensor"]
 
@@ -34,27 +35,61 @@ def name_request(request: Request) -> str:
             f"Aggregate({request.rule}, {request.topology}, {len(request.updates)} updates, "
             f"faulty_max={request.faulty_max!r}{branching})"
         )
+    if isinstance(request, RunRound):
+        return _name_round(request)
+    if isinstance(request, MapShuffle):
+        return f"MapShuffle({len(request.items)} items, mappers={request.mappers!r}, reducers={request.reducers!r})"
     fields = ", ".join(f"{f.name}={_short(getattr(request, f.name))}" for f in dataclasses.fields(request))
     return f"{type(request).__name__}({fields})"
 
 
+def _name_round(request: RunRound) -> str:
+    work = {
+        "flat": "",
+        "tree": f", branching={request.branching!r}",
+        "mapreduce": f", mappers={request.mappers!r}, reducers={request.reducers!r}",
+    }
+    return (
+        f"RunRound({request.number!r}, {request.rule}, {request.topology}, {len(request.updates)} updates, "
+        f"faulty_max={request.faulty_max!r}{work.get(request.topology, '')}, hosts={request.hosts!r}, "
+        f"weighting={request.weighting}, within_s={request.within_s!r})"
+    )
+
+
 def show_request(request: Request) -> str:
     """A request with its values, on several lines."""
-    if not isinstance(request, Aggregate):
-        return name_request(request)
-    lines = [name_request(request)]
-    if request.members is not None:
-        lines.append(f"  members: {', '.join(request.members)}")
-    if request.layout is not None:
-        entries = ", ".join(f"{e.name!r} {e.dtype}{e.shape}" for e in request.layout.entries)
-        lines.append(f"  layout: {entries}")
-    return "\n".join(lines + [f"  {_show_update(update)}" for update in request.updates])
+    match request:
+        case Aggregate(updates=updates, layout=layout, members=members):
+            faults: tuple[str, ...] = ()
+        case RunRound(updates=updates, layout=layout, members=members):
+            faults = tuple(_show_fault(fault) for fault in request.faults)
+        case MapShuffle(items=updates, layout=layout):
+            faults, members = (), None
+        case _:
+            return name_request(request)
+    lines = [name_request(request), *(f"  fault: {fault}" for fault in faults)]
+    if members is not None:
+        lines.append(f"  members: {', '.join(members)}")
+    if layout is not None:
+        lines.append(f"  layout: {_show_layout(layout)}")
+    return "\n".join(lines + [f"  {_show_update(update)}" for update in updates])
+
+
+def _show_layout(layout: Layout) -> str:
+    return ", ".join(f"{e.name!r} {e.dtype}{e.shape}" for e in layout.entries)
+
+
+def _show_fault(fault: RoundFault) -> str:
+    """``inner 0 is slow by 2.0 s, after 1 piece(s) of work``."""
+    more = {"is slow": f" by {fault.seconds!r} s", "flips a bit": f" ({fault.bit})"}.get(fault.kind, "")
+    later = f", after {fault.after} piece(s) of work" if fault.after else ""
+    return f"{fault.role} {fault.index} {fault.kind}{more}{later}"
 
 
 def _show_update(update: Update) -> str:
     mass = f" mass={update.mass!r}" if update.mass != 1.0 else ""
-    tensors = "; ".join(f"{name!r} = {show_tensor(tensor)}" for name, tensor in update.tensors.items())
-    return f"{update.worker}{mass}: {tensors}"
+    mass += f" accuracy={update.accuracy!r}" if update.accuracy is not None else ""
+    return f"{update.worker}{mass}: {_show_tensors(update.tensors)}"
 
 
 def show_reply(reply: Reply | None) -> str:
@@ -69,15 +104,35 @@ def show_reply(reply: Reply | None) -> str:
         case Aggregated(result=None, refused=reason):
             return f"refused: {reason}"
         case Aggregated(result=dict() as result) as found:
-            tensors = "; ".join(f"{name!r} = {show_tensor(tensor)}" for name, tensor in result.items())
-            parts = [
-                f"{what} {list(value)}"
-                for what, value in (("used", found.used), ("rejected", found.rejected), ("missing", found.missing))
-                if value
-            ]
-            return "; ".join([tensors, *parts])
+            return "; ".join([_show_tensors(result), *_show_accounts(found)])
+        case RoundEnded(result=result) as ended:
+            how = f"refused: {ended.refused}" if result is None else _show_tensors(result)
+            said = [f"{what}={value!r}" for what, value in _of_the_round(ended) if value is not None]
+            return "; ".join([how, *_show_accounts(ended), *said])
+        case Shuffled(groups=groups, unmapped=unmapped):
+            told = [f"{name!r}: {', '.join(pair.source for pair in pairs)}" for name, pairs in groups.items()]
+            return "; ".join([*told, f"unmapped {dict(unmapped)!r}"])
         case _:
             return name_request(reply)
+
+
+def _show_tensors(tensors: Mapping[str, Tensor]) -> str:
+    return "; ".join(f"{name!r} = {show_tensor(tensor)}" for name, tensor in tensors.items())
+
+
+def _show_accounts(found: Aggregated | RoundEnded) -> list[str]:
+    accounts = (("used", found.used), ("rejected", found.rejected), ("missing", found.missing))
+    return [f"{what} {list(value)}" for what, value in accounts if value]
+
+
+def _of_the_round(ended: RoundEnded) -> tuple[tuple[str, object], ...]:
+    """What is said about the round itself."""
+    return (
+        ("seconds", ended.seconds),
+        ("most_received", ended.most_received),
+        ("most_sent", ended.most_sent),
+        ("coordinator_bytes", ended.coordinator_bytes),
+    )
 
 
 def _short(value: object) -> str:

@@ -56,7 +56,8 @@ def _listed(name: str, items: list[str]) -> str:
 
 def _in_messages(target: str, request: Request) -> str:
     """For implementations that speak ``hqde_ref.messages`` themselves."""
-    names = sorted(_names_in(request))
+    kinds = _kinds_in(request)
+    modules = sorted({kind.__module__ for kind in kinds})
     if ":" not in target or target.startswith("cmd:"):
         return f"# one request of hqde_ref.messages, sent to {target}\n{_write(request)}"
     module, attribute = target.split(":", 1)
@@ -64,7 +65,10 @@ def _in_messages(target: str, request: Request) -> str:
         [
             "import torch",
             f"from {module} import {attribute.split('.')[0]}",
-            f"from hqde_ref.messages import {', '.join(names)}",
+            *(
+                f"from {where} import {', '.join(sorted(kind.__name__ for kind in kinds if kind.__module__ == where))}"
+                for where in modules
+            ),
             "",
             f"request = {_write(request)}",
             f"print({attribute}().start().perform(request))",
@@ -72,12 +76,12 @@ def _in_messages(target: str, request: Request) -> str:
     )
 
 
-def _names_in(value: object) -> set[str]:
+def _kinds_in(value: object) -> set[type]:
     if isinstance(value, tuple):
-        return set().union(*map(_names_in, value)) if value else set()
+        return set().union(*map(_kinds_in, value)) if value else set()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (getattr(value, field.name) for field in dataclasses.fields(value))
-        return {type(value).__name__}.union(*map(_names_in, fields))
+        return {type(value)}.union(*map(_kinds_in, fields))
     return set()
 
 

@@ -126,10 +126,14 @@ class Frail:
 
     # ---------------------------------------------------------------------------------------------- faults
 
+    def is_up(self, host: str) -> bool:
+        """Whether the host works, be it slowly."""
+        return self._hosts[host].alive and not self._hosts[host].hangs
+
     def crash(self, host: str) -> None:
         """The host's process ends; what it has not answered is answered by a broken connection."""
         state = self._hosts[host]
-        state.alive, state.hangs = False, False
+        state.alive, state.hangs, state.delay_s = False, False, 0.0
         lost = [*state.queue, *(m for m in self._flying if m.due > self._now and self._is_at(m, host))]
         for message in lost:
             self._break(message)
@@ -148,10 +152,14 @@ class Frail:
         self._hosts[host].hangs = True
 
     def resume(self, host: str) -> None:
-        """The host works off what waited."""
+        """The host works off what waited, and is as fast as ever."""
         state = self._hosts[host]
-        state.hangs, waiting = False, list(state.queue)
+        state.hangs, state.delay_s, waiting = False, 0.0, list(state.queue)
         state.queue.clear()
+        state.free_at = min(state.free_at, self._now + LATENCY_S)
+        for message in self._flying:
+            if self._is_at(message, host) and not math.isinf(message.due):
+                message.due = min(message.due, self._now + 2 * LATENCY_S)
         for message in waiting:
             self._work_off(state, message)
 
@@ -174,8 +182,8 @@ class Frail:
     def _deliver(self, host: str, message: _Message) -> _Message:
         state = self._hosts[host]
         self.traffic.bytes += sum(_size(call.request) for call in message.calls)
-        if state.alive:
-            for call in message.calls:
+        for call in message.calls:
+            if self.is_up(host):
                 self._on_arrival(host, call.request)
         if not state.alive:
             self._break(message)
