@@ -84,14 +84,15 @@ class RoundFault:
     """One thing that goes wrong in a round. After it what died is started again, what hung or was slow is well.
 
     Attributes:
-        role: ``"member"``, ``"mapper"``, ``"reducer"`` or ``"inner"`` (a node of the tree, or of any other topology,
-            that aggregates).
+        role: ``"member"``; in a MapReduce round ``"mapper"`` or ``"reducer"``, in any other ``"inner"``: a node that
+            aggregates, of the tree above all.
         index: which of them: members in the order of their ids, the others numbered from 0. A number beyond what the
             system has means that number modulo how many it has.
         kind: what befalls it when it is reached by its work: ``"dies"``, ``"hangs"``, ``"is slow"`` (its answer comes
-            ``seconds`` later). Or what a member does: ``"is stale"`` (it sends its contribution for an earlier round),
-            ``"equivocates"`` (of its several updates it tells different receivers, or whoever asks again, different
-            ones), ``"flips a bit"`` or ``"truncates"`` (its bytes are damaged after it made its digest, or on the way).
+            ``seconds`` later), ``"loses an answer"`` (on the way, so that it may be asked again). Or what a member
+            does: ``"is stale"`` (it sends its contribution for an earlier round), ``"equivocates"`` (of its several
+            updates it tells different receivers, or whoever asks again, different ones), ``"flips a bit"`` or
+            ``"truncates"`` (its bytes are damaged after it made its digest, or on the way).
         after: how many pieces of work it does in the round before that; screening counts.
         seconds: see ``"is slow"``.
         bit: see ``"flips a bit"``: which one of all its contribution's bits, modulo their number.

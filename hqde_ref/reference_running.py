@@ -48,7 +48,7 @@ _WORK: Final[dict[str, tuple[type, ...]]] = {
     "reducer": (Reduce, Assemble),
     "inner": (Screen, Combine, Resolve, PartialGram, AddGrams, Weigh, Blend),
 }
-_STRIKES: Final = ("dies", "hangs", "is slow")
+_STRIKES: Final = ("dies", "hangs", "is slow", "loses an answer")
 _WEIGHTINGS: Final = {"flat": "mass", "hierarchical": "accuracy_softmax"}
 _SHARDS = 3
 _HEDGE_SHARE = 0.1  # of the round's time
@@ -68,13 +68,14 @@ class _Faults:
 
     def __init__(self, request: RunRound, frame: _Frame, runtime: Frail) -> None:
         self._runtime, self._faults = runtime, request.faults
+        self._roles = ("member", "mapper", "reducer") if request.topology == "mapreduce" else ("member", "inner")
         self._places = [_place(fault, request, frame) for fault in request.faults]
         self._done: dict[tuple[str, str], int] = {}
         self.fired = [False] * len(request.faults)
 
     def on_arrival(self, host: str, request: Request) -> None:
-        for role, kinds in _WORK.items():
-            if isinstance(request, kinds):
+        for role in self._roles:
+            if isinstance(request, _WORK[role]):
                 piece = self._done.get((host, role), 0)
                 self._done[host, role] = piece + 1
                 self._strike(host, role, piece)
@@ -90,8 +91,10 @@ class _Faults:
                     self._runtime.crash(host)
                 case "hangs":
                     self._runtime.hang(host)
-                case _:
+                case "is slow":
                     self._runtime.delay(host, fault.seconds)
+                case _:
+                    self._runtime.lose(host)
 
     def damages(self, member: str) -> tuple[tuple[int, RoundFault], ...]:
         """What this member does to its contribution, by the faults' numbers."""

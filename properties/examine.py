@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
+from hqde_ref.foreign_messages import RoundEnded
 from hqde_ref.messages import Misused, message
 from properties.outcomes import Outcome, Status
 from properties.showing import show_reply, show_request
@@ -80,8 +81,12 @@ class _Record:
 
     def reject(self, asked: list[Asked]) -> None:
         self.rejected += 1
-        sentences = [one.reply.sentence for one in asked if isinstance(one.reply, Misused)]
-        self.unasked = sentences[-1] if sentences else self.unasked
+        for one in asked:
+            match one.reply:
+                case Misused(sentence=sentence):
+                    self.unasked = sentence
+                case RoundEnded(fired=tuple() as fired) if not all(fired):
+                    self.unasked = "faults that were asked for did not take effect"
 
 
 def examine(case: PropertyCase, subject: Subject, *, profile: Profile, seed: int) -> Outcome:
@@ -135,6 +140,8 @@ def _search(
 def _judge_stopped(record: _Record, *, most: int, because: str) -> tuple[Status, str | None, _Failure | None]:
     """All examples held until time was up; too few of them are nothing to go by."""
     stopped = f"{because} after {record.judged} of {most} examples"
+    if record.judged < LEAST_EXAMPLES and record.unasked:
+        stopped += f"; {record.unasked}"
     return ("HOLDS" if record.judged >= LEAST_EXAMPLES else "CANNOT_TELL"), stopped, None
 
 

@@ -22,6 +22,7 @@ from properties.subject import Subject, WatchedNode
 
 __all__ = [
     "MEAN",
+    "TOPOLOGIES",
     "WITHIN_S",
     "faults_of_nodes",
     "mean_round",
@@ -31,11 +32,13 @@ __all__ = [
     "require_mean_of_used",
     "result_of_round",
     "run",
+    "troubles",
 ]
 
 MEAN = "weighted_mean"
 WITHIN_S = 5.0
-KINDS = ("dies", "hangs", "is slow")
+KINDS = ("dies", "hangs", "is slow", "loses an answer")
+TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
 
 
 @st.composite
@@ -52,7 +55,7 @@ def members_rounds(draw: st.DrawFn, *, least: int = 3, most: int = 9, faulty_max
 def faults_of_nodes(
     *roles: str, kinds: Sequence[str] = KINDS, slow_s: Sequence[float] = (2.0,)
 ) -> st.SearchStrategy[RoundFault]:
-    """One node of a role dies, hangs or is slow, at its first or second piece of work."""
+    """A node of a role dies, hangs, is slow or loses an answer, at its first or second piece of work."""
     return st.builds(
         RoundFault,
         role=st.sampled_from(roles),
@@ -61,6 +64,19 @@ def faults_of_nodes(
         after=st.integers(0, 1),
         seconds=st.sampled_from(slow_s),
     )
+
+
+def roles_of(topology: str) -> tuple[str, ...]:
+    """Who can fail in a round of this topology."""
+    return ("member", "mapper", "reducer") if topology == "mapreduce" else ("member", "inner")
+
+
+@st.composite
+def troubles(draw: st.DrawFn) -> tuple[str, list[RoundFault]]:
+    """A topology, and one to five faults of its nodes."""
+    topology = draw(st.sampled_from(TOPOLOGIES))
+    one = faults_of_nodes(*roles_of(topology), slow_s=(0.01, 2.0, 30.0))
+    return topology, draw(st.lists(one, min_size=1, max_size=5))
 
 
 def mean_round(case: Round, topology: str, *, faults: Sequence[RoundFault] = (), number: int = 1) -> RunRound:

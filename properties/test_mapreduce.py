@@ -190,7 +190,7 @@ def test_mappers_and_reducers_leave_no_trace(
 def test_the_work_of_a_dead_mapper_or_reducer_is_done_again(
     implementation: Subject, case: Round, fault: RoundFault
 ) -> None:
-    """A mapper or reducer that dies, hangs or is slow costs no contribution, and none counts twice.
+    """A mapper or reducer that dies, hangs or is late costs no contribution, and none counts twice.
 
     Clauses: 2.5, 6.2. Catches: planted.LosesTheDeadPartition, planted.CountsRedoneWorkTwice.
     """

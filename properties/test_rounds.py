@@ -14,8 +14,8 @@ from properties.declaring import Way, law
 from properties.laws import aggregate, flat_row, result_in, said
 from properties.liars import Lied, as_updates, flat_layout, honest_rows
 from properties.running import (
+    TOPOLOGIES,
     WITHIN_S,
-    faults_of_nodes,
     mean_round,
     members_rounds,
     require_accounts,
@@ -23,15 +23,12 @@ from properties.running import (
     require_mean_of_used,
     result_of_round,
     run,
+    troubles,
 )
 from properties.strategies import Round, name_workers
 from properties.subject import Subject
 from properties.tolerances import bound_slack
 from properties.ways import ROBUST_WAYS, lied_for
-
-_TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
-_ROLES = ("member", "mapper", "reducer", "inner")
-_ANY_FAULTS = st.lists(faults_of_nodes(*_ROLES, slow_s=(0.01, 2.0, 30.0)), min_size=1, max_size=5)
 
 # ------------------------------------------------------------------------------------------------ time
 
@@ -39,18 +36,18 @@ _ANY_FAULTS = st.lists(faults_of_nodes(*_ROLES, slow_s=(0.01, 2.0, 30.0)), min_s
 @law(
     needs=(RunRound,),
     case=members_rounds(),
-    topology=st.sampled_from(_TOPOLOGIES),
-    faults=_ANY_FAULTS,
+    trouble=troubles(),
     within_s=st.sampled_from((0.02, 1.0, WITHIN_S)),
     hosts=st.integers(1, 3),
 )
 def test_a_round_ends_by_its_deadline(
-    implementation: Subject, case: Round, topology: str, faults: list[RoundFault], within_s: float, hosts: int
+    implementation: Subject, case: Round, trouble: tuple[str, list[RoundFault]], within_s: float, hosts: int
 ) -> None:
-    """Whatever dies, hangs or is slow, the round is over by its deadline, with a verdict or a refusal.
+    """Whatever dies, hangs, is slow or gets lost, the round is over by its deadline, with a verdict or a refusal.
 
     Clause: 6.1. Catches: planted.WaitsForTheHung, planted.EndsWithNothing.
     """
+    topology, faults = trouble
     request = mean_round(case, topology, faults=faults)
     request = dataclasses.replace(request, within_s=within_s, hosts=hosts)
     ended = run(implementation, request, every=False)
@@ -58,15 +55,15 @@ def test_a_round_ends_by_its_deadline(
     require_accounts(ended, case.workers)
 
 
-@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(_TOPOLOGIES), faults=_ANY_FAULTS)
+@law(needs=(RunRound,), case=members_rounds(), trouble=troubles())
 def test_once_faults_stop_a_round_completes_with_everyone(
-    implementation: Subject, case: Round, topology: str, faults: list[RoundFault]
+    implementation: Subject, case: Round, trouble: tuple[str, list[RoundFault]]
 ) -> None:
     """After a round of faults, of the next three one at least uses everybody and is right; nobody has to help.
 
     Clause: 6.5. Catches: planted.StaysDead.
     """
-    node = implementation.start()
+    node, (topology, faults) = implementation.start(), trouble
     run(implementation, mean_round(case, topology, faults=faults), node=node, every=False)
     absent: set[str] = set()
     for number in (2, 3, 4):
@@ -83,7 +80,7 @@ def test_once_faults_stop_a_round_completes_with_everyone(
 @law(
     needs=(RunRound,),
     case=members_rounds(),
-    topology=st.sampled_from(_TOPOLOGIES),
+    topology=st.sampled_from(TOPOLOGIES),
     victim=st.integers(0, 8),
     kind=st.sampled_from(("dies", "hangs")),
 )
@@ -119,7 +116,7 @@ def _strange(implementation: Subject, case: Round, topology: str, fault: RoundFa
     return victim, ended
 
 
-@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(_TOPOLOGIES), victim=st.integers(0, 8))
+@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(TOPOLOGIES), victim=st.integers(0, 8))
 def test_a_contribution_for_another_round_is_rejected(
     implementation: Subject, case: Round, topology: str, victim: int
 ) -> None:
@@ -142,7 +139,7 @@ _DAMAGE = st.builds(
 )
 
 
-@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(_TOPOLOGIES), fault=_DAMAGE)
+@law(needs=(RunRound,), case=members_rounds(), topology=st.sampled_from(TOPOLOGIES), fault=_DAMAGE)
 def test_damaged_bytes_are_not_aggregated(
     implementation: Subject, case: Round, topology: str, fault: RoundFault
 ) -> None:

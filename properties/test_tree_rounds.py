@@ -68,7 +68,7 @@ def test_vectors_do_not_pass_through_the_coordinator(implementation: Subject, wo
 def test_the_work_of_a_failed_inner_node_is_done_elsewhere_or_missing(
     implementation: Subject, case: Round, fault: RoundFault, branching: int
 ) -> None:
-    """An inner node that dies, hangs or is slow stops no round; nobody is lost in silence, nobody counts twice.
+    """An inner node that dies, hangs or is late stops no round; nobody is lost in silence, nobody counts twice.
 
     The result is the mean of those used; the others are reported missing; all by the deadline.
 

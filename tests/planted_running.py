@@ -10,7 +10,7 @@ from hqde_ref.messages import Aggregate, Aggregated, Reply, Request, Update
 from tests.planted_base import Planted, State, cut_like, table
 
 DAMAGES = ("flips a bit", "truncates")
-STOPS = ("dies", "hangs", "is slow")
+STOPS = ("dies", "hangs", "is slow", "loses an answer")
 
 
 class InRuns(Planted):

@@ -2,7 +2,7 @@
 
 Source: docs/design.md, the laws of ``ask``. A host is one server: messages are worked off in the order of arrival, and
 a node's work is done at once but takes effect when its time is over. Nothing happens unless somebody asks; whoever
-wants faults is called when a message reaches a host, and strikes through ``crash``, ``hang`` and ``delay``.
+wants faults is called when a message reaches a host, and strikes through ``crash``, ``hang``, ``delay`` and ``lose``.
 
 The caller never holds a vector: payloads come back as handles, which only hosts and ``fetch`` open.
 """
@@ -36,6 +36,7 @@ __all__ = ["Frail"]
 
 LATENCY_S = 0.001  # of a message, each way
 FOREVER_S = 1e6  # what an infinite deadline means
+LOST = Failed(reason="the answer was lost on the way", definite=False)
 
 
 class _Handle:
@@ -64,6 +65,7 @@ class _Host:
     alive: bool = True
     hangs: bool = False
     delay_s: float = 0.0
+    loses: bool = False
     free_at: float = 0.0
     queue: list[_Message] = dataclasses.field(default_factory=list)
 
@@ -133,7 +135,7 @@ class Frail:
     def crash(self, host: str) -> None:
         """The host's process ends; what it has not answered is answered by a broken connection."""
         state = self._hosts[host]
-        state.alive, state.hangs, state.delay_s = False, False, 0.0
+        state.alive, state.hangs, state.delay_s, state.loses = False, False, 0.0, False
         lost = [*state.queue, *(m for m in self._flying if m.due > self._now and self._is_at(m, host))]
         for message in lost:
             self._break(message)
@@ -167,6 +169,10 @@ class Frail:
         """The next message takes the host so much longer."""
         self._hosts[host].delay_s += seconds
 
+    def lose(self, host: str) -> None:
+        """The answers to the next message get lost on the way: it is worked off all the same."""
+        self._hosts[host].loses = True
+
     # ---------------------------------------------------------------------------------------------- messages
 
     def _send(self, calls: Iterable[Call]) -> None:
@@ -198,6 +204,8 @@ class Frail:
 
     def _work_off(self, state: _Host, message: _Message) -> None:
         message.replies = tuple(self._perform(state, call) for call in message.calls)
+        if state.loses:
+            message.replies, state.loses = tuple(LOST for _ in message.calls), False
         seconds = sum(self._seconds_of(call.request) for call in message.calls)
         state.free_at = max(state.free_at, self._now + LATENCY_S) + seconds + state.delay_s
         state.delay_s = 0.0
