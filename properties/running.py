@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
-from hqde_ref.messages import Update
+from hqde_ref.messages import Update, message
+from properties.declaring import Way
 from properties.laws import ask, require_mean, said
 from properties.liars import as_updates, flat_layout, honest_rows
 from properties.strategies import Round, name_workers
@@ -22,8 +23,10 @@ from properties.subject import Subject, WatchedNode
 
 __all__ = [
     "MEAN",
+    "ROBUST_RUNS",
     "TOPOLOGIES",
     "WITHIN_S",
+    "Trouble",
     "faults_of_nodes",
     "mean_round",
     "members_rounds",
@@ -31,6 +34,7 @@ __all__ = [
     "require_in_time",
     "require_mean_of_used",
     "result_of_round",
+    "round_of",
     "run",
     "troubles",
 ]
@@ -39,6 +43,7 @@ MEAN = "weighted_mean"
 WITHIN_S = 5.0
 KINDS = ("dies", "hangs", "is slow", "loses an answer")
 TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
+ROBUST_AT = ("flat", "sharded")  # where robust rules keep the full 3f < n
 
 
 @st.composite
@@ -71,20 +76,42 @@ def roles_of(topology: str) -> tuple[str, ...]:
     return ("member", "mapper", "reducer") if topology == "mapreduce" else ("member", "inner")
 
 
+@message
+class Trouble:
+    """A way to aggregate, and what fails meanwhile."""
+
+    way: Way
+    faults: tuple[RoundFault, ...]
+
+    @property
+    def is_mean(self) -> bool:
+        return self.way.rule == MEAN
+
+
+ROBUST_RUNS = tuple(Way(rule, topology) for rule in ("geometric_median", "trimmed_mean") for topology in ROBUST_AT)
+_RUNS = tuple(Way(MEAN, topology) for topology in TOPOLOGIES) + ROBUST_RUNS
+
+
 @st.composite
-def troubles(draw: st.DrawFn) -> tuple[str, list[RoundFault]]:
-    """A topology, and one to five faults of its nodes."""
-    topology = draw(st.sampled_from(TOPOLOGIES))
-    one = faults_of_nodes(*roles_of(topology), slow_s=(0.01, 2.0, 30.0))
-    return topology, draw(st.lists(one, min_size=1, max_size=5))
+def troubles(draw: st.DrawFn) -> Trouble:
+    """A mean or a robust rule, and one to five faults of nodes that its topology has."""
+    way = draw(st.sampled_from(_RUNS))
+    one = faults_of_nodes(*roles_of(way.topology), slow_s=(0.01, 2.0, 30.0))
+    return Trouble(way=way, faults=tuple(draw(st.lists(one, min_size=1, max_size=5))))
 
 
 def mean_round(case: Round, topology: str, *, faults: Sequence[RoundFault] = (), number: int = 1) -> RunRound:
     """A round of equal masses with what a mean needs: the rest as it stands in ``RunRound``."""
+    return round_of(case, Way(MEAN, topology), faults=faults, number=number)
+
+
+def round_of(case: Round, way: Way, *, faults: Sequence[RoundFault] = (), number: int = 1) -> RunRound:
+    """A round by this rule, for as many liars as the case has."""
     return RunRound(
         number=number,
-        rule=MEAN,
-        topology=topology,
+        rule=way.rule,
+        topology=way.topology,
+        faulty_max=case.faulty_max,
         updates=case.updates,
         layout=case.layout,
         within_s=WITHIN_S,

@@ -9,17 +9,20 @@ import numpy as np
 from hypothesis import strategies as st
 
 from hqde_ref.foreign_messages import ReplanTree, RoundEnded, RoundFault, RunRound, TreeReplanned
-from properties.declaring import law
-from properties.laws import ask, said
+from properties.declaring import Way, law
+from properties.laws import ask, require_bits, said
 from properties.liars import as_updates, flat_layout
 from properties.oracles import level_sizes
 from properties.running import (
+    ROBUST_RUNS,
     faults_of_nodes,
     mean_round,
     members_rounds,
+    require_accounts,
     require_in_time,
     require_mean_of_used,
     result_of_round,
+    round_of,
     run,
 )
 from properties.strategies import Round, name_workers
@@ -81,6 +84,27 @@ def test_the_work_of_a_failed_inner_node_is_done_elsewhere_or_missing(
     require_mean_of_used(ended, case.updates, case)
     rejected = said(ended.rejected, "who was rejected")
     assert not rejected, f"an inner node {fault.kind}, and {sorted(rejected)[0]} was rejected for it"
+
+
+@law(
+    needs=(RunRound,),
+    case=members_rounds(least=4, faulty_max=1),
+    way=st.sampled_from(ROBUST_RUNS),
+    fault=faults_of_nodes("inner"),
+)
+def test_a_failed_node_leaves_no_trace_in_a_robust_result(
+    implementation: Subject, case: Round, way: Way, fault: RoundFault
+) -> None:
+    """Where a node fails and everybody is used all the same, the result has the bits that it has where none fails.
+
+    Clauses: 3.6, 3.8. Catches: planted.LosesAShard.
+    """
+    troubled = run(implementation, round_of(case, way, faults=[fault]))
+    quiet = run(implementation, round_of(case, way))
+    if require_accounts(troubled, case.workers) == require_accounts(quiet, case.workers):
+        require_bits(result_of_round(troubled), result_of_round(quiet), f"{fault.role} {fault.index} {fault.kind}")
+    else:
+        assert troubled.missing, f"{fault.role} {fault.index} {fault.kind}: others were used, and nobody is missing"
 
 
 @law(needs=(RunRound,), case=members_rounds(least=4), branching=_BRANCHING, role=st.sampled_from(("inner", "mapper")))

@@ -112,6 +112,16 @@ class CountsRedoneWorkTwice(InPretences):
         return dataclasses.replace(request, updates=(*request.updates, again))
 
 
+class LosesAShard(InRuns):
+    """The share of a node that failed stays as it was before the round."""
+
+    def ends(self, request: RunRound, ended: RoundEnded, state: State) -> RoundEnded:
+        if ended.result is None or not any(fault.role == "inner" for fault in request.faults):
+            return ended
+        name, tensor = list(ended.result.items())[-1]
+        return dataclasses.replace(ended, result={**ended.result, name: tensor * 0})
+
+
 class WaitsForTheHung(InRuns):
     def ends(self, request: RunRound, ended: RoundEnded, state: State) -> RoundEnded:
         return dataclasses.replace(ended, seconds=request.within_s + 60.0) if hangs(request) else ended
