@@ -1,6 +1,6 @@
-"""What is asked of foreign systems beyond one function: pairs of a shuffle, a tree planned anew, a round with faults.
+"""What is asked of foreign systems beyond one function: pairs of a shuffle, a tree planned again, rounds with faults.
 
-Source: HQDE clauses 2.1, 2.5, 3.5, 3.6, 3.9 and section 6. Data only; the other foreign requests are in ``messages``.
+Source: HQDE clauses 1.8, 2.1, 2.5, 3.5, 3.6, 3.9 and section 6. Data only; other foreign requests are in ``messages``.
 
 The faults of a round go in with the request, since nothing can be injected in the middle of somebody else's call.
 """
@@ -13,7 +13,19 @@ from torch import Tensor
 
 from hqde_ref.messages import Layout, Update, message
 
-__all__ = ["MapShuffle", "Pair", "ReplanTree", "RoundEnded", "RoundFault", "RunRound", "Shuffled", "TreeReplanned"]
+__all__ = [
+    "MapShuffle",
+    "Pair",
+    "Predict",
+    "Predicted",
+    "ReplanTree",
+    "RoundEnded",
+    "RoundFault",
+    "RunRound",
+    "Shuffled",
+    "TreeReplanned",
+    "Voice",
+]
 
 
 # ------------------------------------------------------------------------------------------------ map and shuffle
@@ -74,6 +86,36 @@ class TreeReplanned:
     depth: int
     parents: Mapping[str, str | None]
     hosts: Mapping[str, str]
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+
+@message
+class Voice:
+    """What a member of the ensemble predicts: (samples, classes); None when it is dead. And its efficiency score."""
+
+    worker: str
+    outputs: Tensor | None
+    efficiency: float = 1.0
+
+
+@message
+class Predict:
+    """Combine what the members predict (clause 1.8): the mean, or, ``weighted``, the mean by efficiency."""
+
+    voices: tuple[Voice, ...]
+    weighted: bool
+
+
+@message
+class Predicted:
+    """The ensemble's outputs, who was used for them, and who was left out and why. Without outputs: ``refused``."""
+
+    outputs: Tensor | None
+    used: tuple[str, ...] | None = None
+    left_out: Mapping[str, str] | None = None
+    refused: str | None = None
 
 
 # ------------------------------------------------------------------------------------------------ a round under faults

@@ -16,13 +16,14 @@ import hqde_ref
 from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import check_policy
 from hqde_ref.core.packing import unpack
+from hqde_ref.core.predicting import predict
 from hqde_ref.core.rules import RULES
 from hqde_ref.core.sharding import join
 from hqde_ref.core.splitting import gpu_share, split_batch
 from hqde_ref.core.trees import TreePlan, as_graph, assign_inner_nodes, plan_tree
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
 from hqde_ref.errors import ConfigurationError, HqdeError
-from hqde_ref.foreign_messages import MapShuffle, ReplanTree, RunRound, TreeReplanned
+from hqde_ref.foreign_messages import MapShuffle, Predict, Predicted, ReplanTree, RunRound, TreeReplanned
 from hqde_ref.messages import (
     Accepted,
     Aggregate,
@@ -81,6 +82,7 @@ class Reference:
         PlanShare,
         PlanSplit,
         PlanTree,
+        Predict,
         ReplanTree,
         RunRound,
         TrainSteps,
@@ -131,6 +133,8 @@ def _answer(request: Request) -> Reply:
             return TreePlanned(levels=plan.levels, depth=plan.depth, parents=_parents(plan))
         case ReplanTree():
             return _replan(request)
+        case Predict():
+            return _predict(request)
         case MapShuffle():
             return shuffle(request)
         case PlanSplit(samples=samples, workers=workers):
@@ -217,6 +221,17 @@ def _replan(request: ReplanTree) -> TreeReplanned:
         parents=_all_parents(plan),
         hosts={f"{level}.{index}": host for (level, index), host in assigned.items()},
     )
+
+
+def _predict(request: Predict) -> Predicted:
+    outputs = {voice.worker: voice.outputs for voice in request.voices}
+    if len(outputs) != len(request.voices):
+        names = tuple(voice.worker for voice in request.voices)
+        raise ConfigurationError(setting="voices", wanted="distinct members", got=names, do="name every member once")
+    efficiencies = {voice.worker: voice.efficiency for voice in request.voices} if request.weighted else None
+    found = predict(outputs, efficiencies=efficiencies)
+    refused = "no member is left to predict" if found.outputs is None else None
+    return Predicted(outputs=found.outputs, used=found.used, left_out=found.left_out, refused=refused)
 
 
 def _scores(losses: Sequence[float]) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ __all__ = [
     "exact_mean",
     "level_sizes",
     "lower_middle",
+    "mean_of_rows",
     "median_pull",
     "minsker_factor",
     "round_half",
@@ -44,6 +45,16 @@ def exact_mean(updates: Sequence[Update], name: str) -> list[Fraction]:
     total = sum(weights)
     return [
         sum((w * Fraction(x) for w, x in zip(weights, column, strict=True)), Fraction(0)) / total for column in columns
+    ]
+
+
+def mean_of_rows(rows: Sequence[Tensor], weights: Sequence[float]) -> list[Fraction]:
+    """The weighted mean of each value, without any rounding."""
+    total = sum(map(Fraction, weights), Fraction(0))
+    columns = zip(*(row.double().reshape(-1).tolist() for row in rows), strict=True)
+    return [
+        sum((Fraction(w) * Fraction(x) for w, x in zip(weights, column, strict=True)), Fraction(0)) / total
+        for column in columns
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hqde_ref.foreign_messages import MapShuffle, RoundEnded, RoundFault, RunRound, Shuffled
+from hqde_ref.foreign_messages import MapShuffle, Predict, Predicted, RoundEnded, RoundFault, RunRound, Shuffled
 from hqde_ref.messages import Aggregate, Aggregated, Failed, Layout, Misused, Reply, Request, Update
 
 __all__ = ["name_request", "show_reply", "show_request", "show_tensor"]
@@ -37,6 +37,8 @@ def name_request(request: Request) -> str:
         )
     if isinstance(request, RunRound):
         return _name_round(request)
+    if isinstance(request, Predict):
+        return f"Predict({len(request.voices)} voices, weighted={request.weighted!r})"
     if isinstance(request, MapShuffle):
         return f"MapShuffle({len(request.items)} items, mappers={request.mappers!r}, reducers={request.reducers!r})"
     fields = ", ".join(f"{f.name}={_short(getattr(request, f.name))}" for f in dataclasses.fields(request))
@@ -65,6 +67,9 @@ def show_request(request: Request) -> str:
             faults = tuple(_show_fault(fault) for fault in request.faults)
         case MapShuffle(items=updates, layout=layout):
             faults, members = (), None
+        case Predict(voices=voices):
+            told = [f"  {v.worker} efficiency={v.efficiency!r}: {_show_outputs(v.outputs)}" for v in voices]
+            return "\n".join([name_request(request), *told])
         case _:
             return name_request(request)
     lines = [name_request(request), *(f"  fault: {fault}" for fault in faults)]
@@ -73,6 +78,10 @@ def show_request(request: Request) -> str:
     if layout is not None:
         lines.append(f"  layout: {_show_layout(layout)}")
     return "\n".join(lines + [f"  {_show_update(update)}" for update in updates])
+
+
+def _show_outputs(outputs: Tensor | None) -> str:
+    return "dead" if outputs is None else show_tensor(outputs)
 
 
 def _show_layout(layout: Layout) -> str:
@@ -112,6 +121,9 @@ def show_reply(reply: Reply | None) -> str:
         case Shuffled(groups=groups, unmapped=unmapped):
             told = [f"{name!r}: {', '.join(pair.source for pair in pairs)}" for name, pairs in groups.items()]
             return "; ".join([*told, f"unmapped {dict(unmapped)!r}"])
+        case Predicted(outputs=outputs, used=used, left_out=left_out, refused=reason):
+            how = f"refused: {reason}" if outputs is None else show_tensor(outputs)
+            return f"{how}; used {list(used or ())}; left out {dict(left_out or {})!r}"
         case _:
             return name_request(reply)
 

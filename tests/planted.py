@@ -6,13 +6,22 @@ from tests import (
     planted_faults,
     planted_mapreduce,
     planted_plans,
+    planted_predictions,
     planted_rounds,
     planted_running,
     planted_stores,
 )
 from tests.planted_base import Planted
 
-_MODULES = (planted_rounds, planted_plans, planted_faults, planted_stores, planted_mapreduce, planted_running)
+_MODULES = (
+    planted_rounds,
+    planted_plans,
+    planted_faults,
+    planted_stores,
+    planted_mapreduce,
+    planted_running,
+    planted_predictions,
+)
 
 # A class that only shares code with others starts with "In" and has no bug of its own.
 BUGS: dict[str, type[Planted]] = {

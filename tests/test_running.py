@@ -12,12 +12,15 @@ from hqde_ref import wire
 from hqde_ref.foreign_messages import (
     MapShuffle,
     Pair,
+    Predict,
+    Predicted,
     ReplanTree,
     RoundEnded,
     RoundFault,
     RunRound,
     Shuffled,
     TreeReplanned,
+    Voice,
 )
 from hqde_ref.messages import Entry, Layout, Misused, Node, Reply, Request, Update
 from hqde_ref.reference import Reference
@@ -140,6 +143,11 @@ def test_a_silent_member_is_missing_and_a_stranger_is_rejected() -> None:
 
 
 MESSAGES = [
+    Predict(
+        voices=(Voice(worker="w0", outputs=torch.ones(1, 2), efficiency=0.5), Voice(worker="w1", outputs=None)),
+        weighted=True,
+    ),
+    Predicted(outputs=torch.ones(1, 2), used=("w0",), left_out={"w1": "dead: it gives no outputs"}),
     MapShuffle(items=UPDATES, layout=LAYOUT, mappers=2, reducers=3),
     Shuffled(groups={"weight": (Pair(source="w0", tensor=torch.ones(2)),)}, unmapped={"w1": "misshapen"}),
     ReplanTree(workers=5, branching=2, seconds={"h0": 0.5, "h1": 1.0}),
@@ -226,3 +234,32 @@ def test_a_round_is_shown_with_its_faults_and_its_snippet_runs(capsys: pytest.Ca
     code = write_snippet("mine", "hqde_ref.reference:Reference", request)
     exec(compile(code, "snippet", "exec"), {})
     assert "RoundEnded(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("voices", "sentence"),
+    [
+        (
+            (Voice(worker="w0", outputs=torch.ones(2)), Voice(worker="w1", outputs=torch.ones(3))),
+            "outputs: wanted one floating dtype and shape, got float32(2,), float32(3,); predict the same rows.",
+        ),
+        (
+            (Voice(worker="w0", outputs=torch.ones(2)),) * 2,
+            "voices must be distinct members, got ('w0', 'w0'); name every member once.",
+        ),
+    ],
+)
+def test_predictions_that_cannot_be_combined_are_refused(voices: tuple[Voice, ...], sentence: str) -> None:
+    reply = Reference().start().perform(Predict(voices=voices, weighted=False))
+    assert isinstance(reply, Misused)
+    assert reply.sentence == sentence
+
+
+def test_with_nobody_left_there_is_no_prediction() -> None:
+    bad = (Voice(worker="w0", outputs=None), Voice(worker="w1", outputs=torch.tensor([float("nan")])))
+    reply = Reference().start().perform(Predict(voices=bad, weighted=False))
+    assert (reply.outputs, reply.used, reply.refused) == (None, (), "no member is left to predict")
+    assert reply.left_out == {
+        "w0": "dead: it gives no outputs",
+        "w1": "not finite: its outputs hold NaN or infinity",
+    }
