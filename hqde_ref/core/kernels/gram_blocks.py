@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +20,6 @@ __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_o
 
 _CACHE = 5 << 20
 _GROUP = 128
-_FEW = 24  # up to so many rows, the bits of NumPy's product do not depend on how many threads its BLAS has
 
 
 def centred_blocks(
@@ -64,12 +62,6 @@ def products_around(rows: Sequence[Tensor], centre: int | None, exponents: Seque
     """Return <z_i, z_j>, (n, n) float64, of the rows as ``centred_blocks`` gives them."""
     count = len(rows)
     total = torch.zeros(count, count, dtype=torch.float64, device=rows[0].device)
-    if count <= _FEW and rows[0].device.type == "cpu":
-        for _, _, block in centred_blocks(rows, centre, exponents):
-            array = block.numpy()
-            # NumPy knows that this is symmetric and computes one half, in fewer and larger steps than groups below.
-            total += torch.from_numpy(np.dot(array, array.T))
-        return total
     # The matrix is symmetric: groups of rows are multiplied with themselves and later ones only.
     groups = [(low, min(low + _GROUP, count)) for low in range(0, count, _GROUP)]
     for _, _, block in centred_blocks(rows, centre, exponents):
