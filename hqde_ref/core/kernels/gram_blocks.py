@@ -19,6 +19,7 @@ from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
 _CACHE = 5 << 20
+_LONGEST = 1 << 15  # products are summed in float32 inside a block
 _GROUP = 128
 
 
@@ -30,7 +31,7 @@ def centred_blocks(
     Without a centre, block[i] = rows[i].
     """
     length, dtype = rows[0].numel(), work_dtype(rows)
-    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048)
+    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048, most=_LONGEST)
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
