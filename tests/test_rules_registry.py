@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hqde_ref.core.rules import RULES, SYMMETRIES, Rule, certify, get_rule
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+from tests.worst_inputs import SIZES, climb, kept_inputs, ratio_of
 
 EVERY = [pytest.param(rule, id=name) for name, rule in RULES.items()]
 ROBUST = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.kappa is not None]
@@ -254,6 +255,29 @@ def test_tight_constants_are_attained(name: str, count: int, faulty: int) -> Non
     variance = float(((on_axis(honest) - mean) ** 2).sum()) / len(honest)
     ratio = float(((result - mean) ** 2).sum()) / (rule.kappa(count, faulty) * variance)
     assert ratio == pytest.approx(1.0, abs=1e-9)
+
+
+TIGHT = {"coordinate_median", "lower_coordinate_median", "trimmed_mean", "geometric_median"}
+
+
+@pytest.mark.parametrize(("name", "faulty", "rows", "kept"), kept_inputs())
+def test_the_worst_inputs_found_are_no_worse_than_they_were(name: str, faulty: int, rows: Tensor, kept: float) -> None:
+    ratio = ratio_of(RULES[name], rows, faulty)
+    assert ratio <= min(kept * (1 + 1e-6), 1 + 1e-9)
+    if name in TIGHT:
+        assert ratio == pytest.approx(1.0, abs=1e-3)
+
+
+def test_worst_inputs_are_kept_of_every_rule_with_a_bound_and_the_climber_climbs() -> None:
+    kept = {(name, len(rows), faulty) for name, faulty, rows, _ in kept_inputs()}
+    assert kept == {
+        (name, count, faulty)
+        for name, rule in RULES.items()
+        for count, faulty in SIZES
+        if rule.kappa is not None and rule.least_contributions(faulty) <= count
+    }
+    rule = RULES["mean_around_median"]
+    assert climb(rule, 7, 2, steps=0)[1] < climb(rule, 7, 2, steps=60)[1] <= 1.0
 
 
 @pytest.mark.parametrize("rule", EVERY)
