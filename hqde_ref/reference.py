@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 import hqde_ref
-from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import Gathered, check_policy, gather
 from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack, unpack
 from hqde_ref.core.rules import RULES
@@ -82,8 +81,7 @@ class Reference:
     def rules(self) -> frozenset[tuple[str, str]]:
         """The (rule, topology) pairs that ``Aggregate`` knows."""
         means = {(name, topology) for name, rule in RULES.items() if rule.family == "mean" for topology in _OF_MEANS}
-        shardable = {(name, "sharded") for name in RULES if can_shard(name)}
-        return frozenset({(name, "flat") for name in RULES} | means | shardable)
+        return frozenset({(name, topology) for name in RULES for topology in ("flat", "sharded")} | means)
 
     def start(self) -> Node:
         """A node; it keeps nothing between requests, but for its weight store."""

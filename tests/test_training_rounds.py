@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import gather, judge_budget
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
 from hqde_ref.core.mapreduce import softmax
 from hqde_ref.core.packing import float_blocks, split_rows
 from hqde_ref.core.rules import RULES
 from hqde_ref.core.sharding import join
+from hqde_ref.core.staged import is_staged
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
     Accepted,
@@ -228,7 +228,7 @@ def test_an_accuracy_that_is_none_is_rejected_when_the_weighting_needs_it(accura
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])
-@pytest.mark.parametrize("rule", sorted(name for name in RULES if can_shard(name)))
+@pytest.mark.parametrize("rule", sorted(RULES))
 def test_a_sharded_round_gives_what_the_flat_round_gives(rule: str, shards: int) -> None:
     """Bit for bit for means and coordinate-wise rules; the others see sums of another order (clause 3.8)."""
     faults = 0 if RULES[rule].family == "mean" else 1
@@ -238,7 +238,7 @@ def test_a_sharded_round_gives_what_the_flat_round_gives(rule: str, shards: int)
         runtime = Watched(Local(_hosts()))
         plan = _plan(runtime, policy)
         rows.append(_result(plan, training_round(runtime, plan)))
-    if RULES[rule].family != "gram":
+    if RULES[rule].family in ("mean", "coordinatewise"):
         assert torch.equal(*rows)
         return
     scatter = float((rows[0] - rows[0].mean()).norm())
@@ -273,13 +273,22 @@ def test_the_number_of_shards_does_not_change_who_is_rejected_nor_the_geometric_
     assert verdicts[0] == verdicts[1] == verdicts[2]
 
 
-def test_a_rule_that_needs_whole_rows_is_not_sharded() -> None:
-    runtime = Local(_hosts())
-    plan = dataclasses.replace(_plan(runtime, ROBUST), policy=dataclasses.replace(SHARDED, rule="bulyan", faulty_max=1))
-    with pytest.raises(
-        ConfigurationError, match=r"rule of a sharded round must be one of .*, got 'bulyan'; use topology"
-    ):
-        training_round(runtime, plan)
+@pytest.mark.parametrize("rule", sorted(name for name in RULES if is_staged(name)))
+def test_a_rule_of_two_stages_counts_who_was_dropped_before_it(rule: str) -> None:
+    """Far rows are rejected first: sharded and flat rounds agree on whom, on the result and on what it promises."""
+    strict = dataclasses.replace(ROBUST, rule=rule, faulty_max=1 if rule == "bulyan" else 2, outlier_factor=1.0)
+    verdicts, rows = [], []
+    for policy in (strict, dataclasses.replace(strict, topology="sharded", shards=3)):
+        runtime = Local(_hosts())
+        plan = _plan(runtime, policy)
+        verdict = training_round(runtime, plan)
+        rows.append(_result(plan, verdict))
+        assert isinstance(verdict, Accepted)
+        verdicts.append(verdict)
+    flat, sharded = verdicts
+    assert flat.rejected
+    assert (sharded.used, sharded.evidence) == (flat.used, flat.evidence)
+    assert float((rows[0] - rows[1]).norm()) <= 2e-6 * float((rows[0] - rows[0].mean()).norm())
 
 
 def test_a_restarted_host_is_given_the_state_and_is_whole_in_the_next_round() -> None:

@@ -152,7 +152,7 @@ def resolve(
 
 def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: int, dropped: int) -> Evidence:
     """The bound against the honest among all that arrived, of whom the screening may have dropped some."""
-    honest, left = len(kept) + dropped - faulty_max, len(kept) - faulty_max
+    honest = len(kept) + dropped - faulty_max
     if rule in ("geometric_median", _FILTERED):
         certificate = certify_geometric_median(kept, result, faulty_max=faulty_max)
         # However the rejections fell, so many honest rows must rest at the median to hold it there.
@@ -164,9 +164,15 @@ def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: 
             subgradient_norm=certificate.subgradient_norm,
             radius_factor=certificate.radius_factor,
         )
+    return promised(rule, kept=len(kept), faulty_max=faulty_max, dropped=dropped)
+
+
+def promised(rule: str, *, kept: int, faulty_max: int, dropped: int) -> Evidence:
+    """What a rule promises of any result, whatever it is, when ``dropped`` rows were rejected before."""
+    honest, left = kept + dropped - faulty_max, kept - faulty_max
     promise = get_rule(rule).kappa
     if promise is None:
         return Evidence(rule=rule, faulty_max=faulty_max, kappa=None)
     # The rule's bound holds for the honest that were kept; their variance and mean are that far from everyone's.
-    kappa = (math.sqrt(promise(len(kept), faulty_max) * honest / left) + math.sqrt(dropped / left)) ** 2
+    kappa = (math.sqrt(promise(kept, faulty_max) * honest / left) + math.sqrt(dropped / left)) ** 2
     return Evidence(rule=rule, faulty_max=faulty_max, kappa=kappa)
