@@ -17,7 +17,9 @@ from simulator.proven_bounds import least_contributions
 __all__ = ["MEAN_WAYS", "ROBUST_WAYS", "SHARDED_WAYS", "WAYS", "faulted_for", "fewest", "lied_for", "rounds_for"]
 
 MEAN_WAYS: Final = tuple(Way("weighted_mean", topology) for topology in ("flat", "tree", "mapreduce", "sharded"))
-SHARDED_WAYS: Final = tuple(Way(rule, "sharded") for rule in ("geometric_median", "trimmed_mean", "krum", "mixed_trimmed_mean"))
+SHARDED_WAYS: Final = tuple(
+    Way(rule, "sharded") for rule in ("geometric_median", "trimmed_mean", "krum", "mixed_trimmed_mean")
+)
 ROBUST_WAYS: Final = tuple(Way(rule, "flat") for rule in ROBUST) + SHARDED_WAYS
 WAYS: Final = MEAN_WAYS + ROBUST_WAYS + tuple(Way(rule, "flat") for rule in UNPROVEN)
 

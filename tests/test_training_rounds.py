@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hqde_ref.core import combining
 from hqde_ref.core.judging import gather, judge_budget
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
 from hqde_ref.core.mapreduce import softmax
@@ -435,3 +436,16 @@ def test_a_host_that_hangs_does_not_keep_a_restarted_one_from_getting_the_state(
     assert isinstance(first, Accepted)
     second = training_round(world, _plan(world, ROBUST, number=2, after=first))
     assert second.missing == dict.fromkeys(["w6", "w7"], "late"), "the members of the restarted host are not missing"
+
+
+@pytest.mark.parametrize("policy", [ROBUST, SHARDED], ids=["flat", "sharded"])
+def test_a_result_whose_certificate_is_broken_is_refused(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clause 6.7. Arithmetic that goes wrong is noticed, since the certificate shares nothing with the solver."""
+    right = RULES["geometric_median"]
+    wrong = dataclasses.replace(right, aggregate=lambda rows, faulty_max: rows[0] + 1e3)
+    monkeypatch.setattr(combining, "get_rule", lambda name: wrong if name == right.name else RULES[name])
+    runtime = Local(_hosts())
+    verdict = training_round(runtime, _plan(runtime, policy))
+    assert isinstance(verdict, Refused)
+    assert "the certificate of geometric_median is broken: 8 of 8 contributions pull at it" in verdict.reason
+    assert _accounts(verdict) == sorted(MEMBERS)

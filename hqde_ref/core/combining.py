@@ -20,9 +20,10 @@ from hqde_ref.core.kernels.exact_sums import add_sums, finish_mean, leaf_sum
 from hqde_ref.core.packing import exact_dtype, float_blocks, merge_rows, split_rows
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.rules.filtered_geometric_median import Screening, choose_outliers
+from hqde_ref.errors import BrokenCertificate
 from hqde_ref.messages import Combine, Evidence, Layout, message
 
-__all__ = ["Resolution", "combine", "lower_median", "resolve", "resolve_rows"]
+__all__ = ["Resolution", "combine", "lower_median", "promised", "resolve", "resolve_rows"]
 
 
 _FILTERED = "filtered_geometric_median"
@@ -97,6 +98,7 @@ def resolve_rows(
 
     Raises:
         TooFewContributions: when the rule's condition does not hold.
+        BrokenCertificate: the result of a certified rule promises nothing.
     """
     factor: float | None
     if rule == _FILTERED:  # HQDE's own rule is this screening and a geometric median: it must not reject twice
@@ -110,12 +112,16 @@ def resolve_rows(
         screening = choose_outliers(rows, rejections_max=rejections_max, factor=factor)
     kept = [rows[index] for index in screening.kept]
     result = get_rule(inner).aggregate(kept, faulty_max=faulty_max)
+    evidence = _evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=dropped + len(rows) - len(kept))
+    if evidence.subgradient_norm is not None and evidence.radius_factor is None:
+        because = f"{evidence.subgradient_norm:.3g} of {len(kept)} contributions pull at it, f = {faulty_max}"
+        raise BrokenCertificate(rule=rule, because=because)
     return Resolution(
         row=result,
         kept=screening.kept,
         scores=screening.scores,
         limit=screening.limit,
-        evidence=_evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=dropped + len(rows) - len(kept)),
+        evidence=evidence,
     )
 
 
