@@ -48,7 +48,7 @@ def write_report(rows: Sequence[Row]) -> str:
     parts = [
         _HEAD,
         f"torch {torch.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} cores ({platform.machine()}).\n",
+        f"{os.cpu_count()} cores of {_processor()}.\n",
     ]
     parts.append(f"\n## Targets: {len(verdicts) - len(missed)} of {len(verdicts)} reached\n")
     if missed:
@@ -59,6 +59,20 @@ def write_report(rows: Sequence[Row]) -> str:
         timed = [row for row in rows if row["threads"] == threads and row["bench"] != "memory"]
         parts.append(f"\n## All rows, {threads} thread{'s' if threads > 1 else ''}\n\n" + _row_table(timed))
     return "".join(parts)
+
+
+def _processor() -> str:
+    """What the processor calls itself, with its caches: a ratio to memory speed means little without."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    caches = [
+        f"L{(folder / 'level').read_text().strip()} {(folder / 'size').read_text().strip()}"
+        for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index[2-9]"))
+    ]
+    return f"{name or platform.machine()} ({', '.join([platform.machine(), *caches])})"
 
 
 def _target_table(verdicts: Sequence[Verdict]) -> str:

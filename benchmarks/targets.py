@@ -1,4 +1,4 @@
-"""What issue 3 says must be reached, and whether rows of one run reach it: judged on one thread, as medians."""
+"""What this project set out to reach, and whether rows of one run reach it: judged on one thread, as medians."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ __all__ = ["Verdict", "judge_targets"]
 _EXACT = 1e-3
 _SAME_ACCURACY = 2.0
 _ROUNDING = 6e-8
+_ROUND_TIMES = 2.5
+_CROWD_SECONDS = {"crowded mean": 0.4, "crowded geometric median": 2.0}
+_ABOUT = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ def judge_targets(rows: Sequence[Row]) -> list[Verdict]:
     """All targets that the rows allow to judge."""
     one = [row for row in rows if row["threads"] == 1]
     found: list[Verdict] = []
-    for judge in (_mean, _exact_mean, _columns, _geometric, _krum, _scores, _large, _memory):
+    for judge in (_mean, _exact_mean, _columns, _geometric, _krum, _scores, _large, _memory, _rounds):
         found += judge(one)
     return found
 
@@ -194,3 +197,43 @@ def _memory(rows: Sequence[Row]) -> Iterator[Verdict]:
                 measured=f"{part[1]} of it",
                 is_reached=float(part[1]) < 1.0,
             )
+
+
+def _rounds(rows: Sequence[Row]) -> Iterator[Verdict]:
+    """Whole rounds on Ray against the document's own way, the sharded median against the flat one, and both crowds."""
+    for size, case in _cases(rows, "round"):
+        timed = {row["who"]: row for row in case if row["seconds"]}
+        document = [row for name, row in timed.items() if name == "the document's way"]
+        for way in ("tree", "flat", "sharded", "crowded"):
+            yield from _times(f"round, {way}", size, _ROUND_TIMES, timed.get(way), document)
+        flat = [row for name, row in timed.items() if name == "flat geometric median"]
+        yield from _times("round, sharded geometric median", size, 1.0, timed.get("sharded geometric median"), flat)
+    for size, case in _cases(rows, "crowd"):
+        for row in case:
+            limit = _CROWD_SECONDS.get(row["who"])
+            if limit is not None:
+                measured = f"{row['seconds']:.2f} s"
+                yield Verdict(
+                    target=f"round, {row['who']}",
+                    size=size,
+                    wanted=f"at most {limit:g} s",
+                    measured=measured,
+                    is_reached=row["seconds"] <= limit,
+                )
+    yield from _reducers(rows)
+
+
+def _reducers(rows: Sequence[Row]) -> Iterator[Verdict]:
+    for size, case in _cases(rows, "reducer memory"):
+        flat = next((row["reads"] for row in case if row["who"].startswith("flat")), None)
+        for row in case:
+            shards = re.search(r"(\d+) shards", row["who"])
+            if shards and flat:
+                part = row["reads"] / flat
+                yield Verdict(
+                    target=f"memory of a reducer, {shards[0]}",
+                    size=size,
+                    wanted=f"about 1/{shards[1]} of the flat round's",
+                    measured=f"{part:.2f} of it",
+                    is_reached=part * int(shards[1]) <= _ABOUT,
+                )

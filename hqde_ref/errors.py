@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BrokenCertificate",
     "ConfigurationError",
     "ForeignError",
     "HqdeError",
@@ -68,6 +69,16 @@ class NotFinite(HqdeError, ValueError):
         super().__init__(
             f"{rule} was given NaN or infinity in row(s) {listed}; "
             f"screen contributions first (hqde_ref.core.screening) and reject those rows."
+        )
+
+
+class BrokenCertificate(HqdeError):
+    """A result that does not prove what it should (clause 6.7): a fault of the arithmetic, not of a member."""
+
+    def __init__(self, *, rule: str, because: str) -> None:
+        super().__init__(
+            f"the certificate of {rule} is broken: {because}; "
+            f"keep the contributions and report them, the result must not be used."
         )
 
 

@@ -389,12 +389,17 @@ class Resolve:
 
 @message
 class PartialGram:
-    """Inner products of the rows within one shard, around one of them (clause 3.8); ``places`` as in ``Resolve``."""
+    """Inner products of the rows within one shard, around one of them (clause 3.8); ``places`` as in ``Resolve``.
+
+    Attributes:
+        landmark_of: a rule of two stages, whose landmark (``hqde_ref.core.staged``) is one more row.
+    """
 
     round: int
     layout: Layout
     rows: tuple[Payload, ...]
     places: tuple[int, ...] | None = None
+    landmark_of: str | None = None
 
 
 @message
@@ -440,6 +445,44 @@ class Blend:
     rows: tuple[Payload, ...]
     multipliers: tuple[float, ...]
     kept: tuple[int, ...]
+    centre: int
+    places: tuple[int, ...] | None = None
+
+
+@message
+class Arrange:
+    """From the whole Gram matrix of the rows kept: the numbers of the first stage of a rule of two (clause 3.8).
+
+    Attributes:
+        contents: one text a row; equal texts mean equal rows.
+        dropped: how many rows were rejected before; the bound counts them.
+    """
+
+    round: int
+    gram: tuple[Payload, ...]
+    contents: tuple[str, ...]
+    rule: str
+    faulty_max: int
+    dropped: int
+
+
+@message
+class Finish:
+    """The second stage of such a rule on one shard of the rows kept; integer entries by their lower median.
+
+    Attributes:
+        numbers: of the first stage.
+        centre: the row that the shard's Gram matrix was made around.
+        places: as in ``Resolve``.
+    """
+
+    round: int
+    layout: Layout
+    rows: tuple[Payload, ...]
+    numbers: Payload
+    shape: tuple[int, ...]
+    rule: str
+    faulty_max: int
     centre: int
     places: tuple[int, ...] | None = None
 
@@ -581,6 +624,15 @@ class Weighed:
     multipliers: tuple[float, ...]
     scores: Mapping[str, float]
     limit: float
+    evidence: Evidence
+
+
+@message
+class Arranged:
+    """The numbers of a rule's first stage, float64 as bytes, their shape, and what is promised of the result."""
+
+    payload: Payload
+    shape: tuple[int, ...]
     evidence: Evidence
 
 
@@ -1260,7 +1312,9 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Map(parts=parts):
             return len(parts)
-        case Reduce() | Assemble() | Combine() | Subtotal() | Resolve() | PartialGram() | AddGrams() | Blend() | Get():
+        case Reduce() | Assemble() | Combine() | Subtotal() | Resolve() | Get():
+            return 1
+        case PartialGram() | AddGrams() | Blend() | Arrange() | Finish():
             return 1
         case _:
             return 0

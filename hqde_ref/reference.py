@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 import hqde_ref
-from hqde_ref.core.isometry import can_shard
 from hqde_ref.core.judging import check_policy
 from hqde_ref.core.packing import unpack
 from hqde_ref.core.predicting import predict
@@ -92,9 +91,9 @@ class Reference:
     def rules(self) -> frozenset[tuple[str, str]]:
         """The (rule, topology) pairs that ``Aggregate`` knows."""
         means = {(name, topology) for name, rule in RULES.items() if rule.family == "mean" for topology in _OF_MEANS}
-        shardable = {(name, "sharded") for name in RULES if can_shard(name)}
         by_accuracy = {(_BY_ACCURACY, topology) for topology in _STORIES}
-        return frozenset({(name, "flat") for name in RULES} | means | shardable | by_accuracy)
+        robust = {(name, topology) for name in RULES for topology in ("flat", "sharded")}
+        return frozenset(means | robust | by_accuracy)
 
     def start(self) -> Node:
         """A node; it keeps nothing between requests, but for its weight store and its rounds."""

@@ -17,9 +17,11 @@ from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
 from hqde_ref.messages import (
     Accepted,
     AddGrams,
+    Arrange,
     Assemble,
     Blend,
     Combine,
+    Finish,
     Layout,
     Map,
     PartialGram,
@@ -46,7 +48,7 @@ _WORK: Final[dict[str, tuple[type, ...]]] = {
     "member": (Train,),
     "mapper": (Screen, Map),
     "reducer": (Reduce, Assemble),
-    "inner": (Screen, Combine, Resolve, PartialGram, AddGrams, Weigh, Blend),
+    "inner": (Screen, Combine, Resolve, PartialGram, AddGrams, Weigh, Blend, Arrange, Finish),
 }
 _STRIKES: Final = ("dies", "hangs", "is slow", "loses an answer")
 _WEIGHTINGS: Final = {"flat": "mass", "hierarchical": "accuracy_softmax"}

@@ -10,9 +10,9 @@ from hypothesis import target
 from properties.declaring import Way
 from properties.laws import aggregate, coarsest, flat_row, result_in
 from properties.liars import Lied
-from properties.robust_rules import kappa_after
 from properties.subject import Subject
 from properties.tolerances import bound_slack
+from simulator.proven_bounds import kappa_after
 
 __all__ = ["require_within_bound"]
 
@@ -33,6 +33,7 @@ def require_within_bound(implementation: Subject, way: Way, case: Lied) -> None:
     # Rejecting more than clause 4.4 allows loosens no bound.
     dropped = min(len(reply.rejected or ()), max(0, case.faulty_max - len(case.silent)))
     kappa = kappa_after(way.rule, arrived=len(case.updates), faulty_max=case.faulty_max, dropped=dropped)
+    assert kappa is not None, f"no bound is proven of {way.rule} with {len(case.updates)} contributions"
     slack = bound_slack(coarsest(result, case.layout), top=float(np.abs(honest).max()), size=honest.shape[1])
     bound = math.sqrt(kappa) * deviation
     if deviation > 0 and math.isfinite(error):

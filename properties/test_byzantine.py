@@ -20,6 +20,7 @@ from properties.strategies import Round, name_workers
 from properties.subject import Subject
 from properties.tolerances import NEAR, bound_slack
 from properties.ways import ROBUST_WAYS, fewest, lied_for, rounds_for
+from simulator.proven_bounds import least_contributions
 
 every_robust_way = pytest.mark.parametrize("way", ROBUST_WAYS, ids=str)
 
@@ -100,7 +101,7 @@ def test_too_few_contributions_are_refused(
 
     Clauses: 4.9, 6.7. Catches: planted.WeakerRuleInSilence, planted.RefusalSaysNoNumber.
     """
-    needed = max(2 * faulty_max + 1, ROBUST[way.rule].least(faulty_max))
+    needed = least_contributions(way.rule, faulty_max)
     arrived = max(1, needed - lacking)
     count = fewest(way, faulty_max) + extra
     while needed in (count, count - arrived):  # else a sentence might hold the number for another reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from hypothesis import strategies as st
@@ -11,11 +12,14 @@ from properties.declaring import Way
 from properties.liars import ATTACKS, Lied, lied_rounds
 from properties.robust_rules import ROBUST, UNPROVEN, RobustRule
 from properties.strategies import FLOATS, Faulted, Round, broken_rounds, rounds
+from simulator.proven_bounds import least_contributions
 
 __all__ = ["MEAN_WAYS", "ROBUST_WAYS", "SHARDED_WAYS", "WAYS", "faulted_for", "fewest", "lied_for", "rounds_for"]
 
 MEAN_WAYS: Final = tuple(Way("weighted_mean", topology) for topology in ("flat", "tree", "mapreduce", "sharded"))
-SHARDED_WAYS: Final = tuple(Way(rule, "sharded") for rule in ("geometric_median", "trimmed_mean", "krum"))
+SHARDED_WAYS: Final = tuple(
+    Way(rule, "sharded") for rule in ("geometric_median", "trimmed_mean", "krum", "mixed_trimmed_mean")
+)
 ROBUST_WAYS: Final = tuple(Way(rule, "flat") for rule in ROBUST) + SHARDED_WAYS
 WAYS: Final = MEAN_WAYS + ROBUST_WAYS + tuple(Way(rule, "flat") for rule in UNPROVEN)
 
@@ -27,8 +31,9 @@ def fewest(way: Way, faulty_max: int) -> int:
 
     Three at least for a robust rule: among two nobody can say who is the outlier, and refusing them is no fault.
     """
-    rule = _RULES.get(way.rule)
-    return 1 if rule is None else max(3, 3 * faulty_max + 1, rule.least(faulty_max))
+    if way.rule not in _RULES:
+        return 1
+    return max(3, 3 * faulty_max + 1, least_contributions(way.rule, faulty_max))
 
 
 def _faulty(way: Way) -> st.SearchStrategy[int]:
@@ -68,7 +73,7 @@ def lied_for(
     """Rounds with liars that the rule has to withstand."""
     rule = _RULES[way.rule]
     return lied_rounds(
-        least=rule.least,
+        least=partial(least_contributions, way.rule),
         most_faulty=min(3, rule.faulty_most),
         lying=lying,
         silent=silent,

@@ -15,10 +15,12 @@ from hqde_ref.messages import (
     AddGrams,
     Adopt,
     Answer,
+    Arrange,
     Blend,
     Call,
     Combine,
     Contribution,
+    Finish,
     Forge,
     Layout,
     Map,
@@ -141,7 +143,7 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "screen"
             case Combine() | Subtotal() | Resolve() | Map() | Reduce():
                 return "combine"
-            case PartialGram() | AddGrams() | Weigh() | Blend():
+            case PartialGram() | AddGrams() | Weigh() | Blend() | Arrange() | Finish():
                 return "combine"
             case Adopt(round=number) if number == round_number:
                 return "publish"

@@ -1,4 +1,4 @@
-"""The constants that are proven of robust rules, for judging rounds.
+"""The constants that are proven of robust rules, for judging rounds and for the properties of rules.
 
 Source: HQDE clauses 4.2, 4.4, 4.5 and 4.9. n contributions of which f may be anything, h = n - f honest ones, V their
 mean squared distance from their mean: |result - honest mean|^2 <= kappa * V. Written without a look at the core: a
@@ -13,7 +13,7 @@ from typing import Final
 
 from hqde_ref.messages import Accepted, Policy
 
-__all__ = ["hidden_max", "kappa_after", "kappa_of", "least_contributions"]
+__all__ = ["PROVEN", "hidden_max", "kappa_after", "kappa_of", "least_contributions"]
 
 _Kappa = Callable[[int, int], float]
 _PROVEN_LIES = ("not finite", "misshapen")  # such a contribution is Byzantine beyond doubt
@@ -70,7 +70,8 @@ def _mixed(kappa: _Kappa) -> _Kappa:
     return lambda n, f: 8 * f / (n - f) * (kappa(n, f) + 1)
 
 
-_ROBUST: Final[Mapping[str, _Kappa]] = {
+# (n, f) to the constant, all n arrived and kept.
+PROVEN: Final[Mapping[str, _Kappa]] = {
     "geometric_median": _geometric_median,
     "filtered_geometric_median": lambda n, f: _geometric_median_dropped(n, f, f),
     "coordinate_median": _coordinate_median,
@@ -89,6 +90,7 @@ _ROBUST: Final[Mapping[str, _Kappa]] = {
 # Sharper where rows were dropped, honest ones perhaps, than what follows from the constant of the rows that are left.
 _DROPPED: Final[Mapping[str, Callable[[int, int, int], float]]] = {
     "geometric_median": _geometric_median_dropped,
+    "filtered_geometric_median": lambda n, f, c: _geometric_median_dropped(n, f, f),  # it drops at most f by itself
     "lower_coordinate_median": _geometric_median_dropped,
     "trimmed_mean": _trimmed_mean_dropped,
 }
@@ -117,12 +119,12 @@ def kappa_after(rule: str, *, arrived: int, faulty_max: int, dropped: int) -> fl
 
     None where nothing is proven: of the rule, or with so few rows.
     """
-    inner = _ROBUST.get(rule)
+    inner = PROVEN.get(rule)
     left = arrived - dropped
+    if rule in _DROPPED:
+        return _DROPPED[rule](arrived, faulty_max, dropped) if left > 2 * faulty_max else None
     if inner is None or left < least_contributions(rule, faulty_max):
         return None
-    if rule in _DROPPED:
-        return _DROPPED[rule](arrived, faulty_max, dropped)
     # The honest that are left have at most h/(h - c) times the variance, and their mean is at most sqrt(c/(h - c))
     # sigma from everyone's.
     honest, rest = arrived - faulty_max, left - faulty_max

@@ -17,7 +17,14 @@ from simulator.report_time import Stretch, Tick, TimeScale, format_seconds, plan
 __all__ = ["Bar", "Hatch", "Lane", "Panel", "choose_rounds", "panel"]
 
 KINDS: Final = ("Train", "Adopt", "Screen", "Resolve", "Combine", "Forge", "Measure", "Evaluate")
-SHARDED: Final = {"PartialGram": "gram", "AddGrams": "gram", "Weigh": "resolve", "Blend": "combine"}
+SHARDED: Final = {
+    "PartialGram": "gram",
+    "AddGrams": "gram",
+    "Weigh": "resolve",
+    "Blend": "combine",
+    "Arrange": "resolve",
+    "Finish": "combine",
+}
 HOSTS_DRAWN: Final = 40
 BARS_DRAWN: Final = 4000  # in one run
 _BAR = 16

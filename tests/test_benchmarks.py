@@ -125,3 +125,23 @@ def test_a_peer_that_selects_other_rows_or_is_less_accurate_is_no_peer_of_the_sa
     ]
     (verdict,) = judge_targets(rows)
     assert (verdict.wanted, verdict.measured, verdict.is_reached) == ("at least 1 times torch", "2.0", True)
+
+
+def test_whole_rounds_have_targets_too() -> None:
+    rows = [
+        row(bench="round", n=64, who="tree", seconds=1.0),
+        row(bench="round", n=64, who="sharded", seconds=1.5),
+        row(bench="round", n=64, who="the document's way", seconds=3.0),
+        row(bench="crowd", n=1000, who="crowded mean", seconds=0.3),
+        row(bench="crowd", n=1000, who="crowded geometric median", seconds=2.5),
+        row(bench="reducer memory", n=64, who="flat geometric median", seconds=None, reads=2.0),
+        row(bench="reducer memory", n=64, who="sharded geometric median, 4 shards", seconds=None, reads=0.7),
+    ]
+    found = {verdict.target: (verdict.measured, verdict.is_reached) for verdict in judge_targets(rows)}
+    assert found == {
+        "round, tree": ("3.0", True),
+        "round, sharded": ("2.0", False),
+        "round, crowded mean": ("0.30 s", True),
+        "round, crowded geometric median": ("2.50 s", False),
+        "memory of a reducer, 4 shards": ("0.35 of it", False),
+    }

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.rules import RULES, SYMMETRIES, Rule, certify, get_rule
+from hqde_ref.core.staged import is_staged
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+from tests.rules_page import PAGE, page
+from tests.worst_inputs import SIZES, climb, kept_inputs, ratio_of
 
 EVERY = [pytest.param(rule, id=name) for name, rule in RULES.items()]
 ROBUST = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.kappa is not None]
@@ -34,6 +37,8 @@ def test_entries_are_whole(rule: Rule) -> None:
     assert rule.symmetries <= SYMMETRIES
     assert RULES[rule.name] is rule
     assert rule.description.endswith(".")
+    assert rule.family != "gram" or {"translation", "rotation"} <= rule.symmetries  # a sharded round leans on both
+    assert (rule.family == "staged") == is_staged(rule.name)
     assert rule.source
 
 
@@ -256,6 +261,29 @@ def test_tight_constants_are_attained(name: str, count: int, faulty: int) -> Non
     assert ratio == pytest.approx(1.0, abs=1e-9)
 
 
+TIGHT = {"coordinate_median", "lower_coordinate_median", "trimmed_mean", "geometric_median"}
+
+
+@pytest.mark.parametrize(("name", "faulty", "rows", "kept"), list(kept_inputs()))
+def test_the_worst_inputs_found_are_no_worse_than_they_were(name: str, faulty: int, rows: Tensor, kept: float) -> None:
+    ratio = ratio_of(RULES[name], rows, faulty)
+    assert ratio <= min(kept * (1 + 1e-6), 1 + 1e-9)
+    if name in TIGHT:
+        assert ratio == pytest.approx(1.0, abs=1e-3)
+
+
+def test_worst_inputs_are_kept_of_every_rule_with_a_bound_and_the_climber_climbs() -> None:
+    kept = {(name, len(rows), faulty) for name, faulty, rows, _ in kept_inputs()}
+    assert kept == {
+        (name, count, faulty)
+        for name, rule in RULES.items()
+        for count, faulty in SIZES
+        if rule.kappa is not None and rule.least_contributions(faulty) <= count
+    }
+    rule = RULES["mean_around_median"]
+    assert climb(rule, 7, 2, steps=0)[1] < climb(rule, 7, 2, steps=60)[1] <= 1.0
+
+
 @pytest.mark.parametrize("rule", EVERY)
 def test_bad_input_is_refused_by_name(rule: Rule) -> None:
     rows = seeded(11, 5, dtype=torch.float32)
@@ -314,3 +342,7 @@ def test_krum_certificates_order_the_scores() -> None:
     bad = certify("krum", rows, rows[4], faulty_max=1)
     assert bad.excess > 1000
     assert certify("krum", rows, torch.tensor([0.5]), faulty_max=1).because.startswith("the output is none of the rows")
+
+
+def test_the_page_of_rules_says_what_the_registry_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tests.rules_page"

@@ -20,9 +20,10 @@ from hqde_ref.core.kernels.exact_sums import add_sums, finish_mean, leaf_sum
 from hqde_ref.core.packing import exact_dtype, float_blocks, merge_rows, split_rows
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.rules.filtered_geometric_median import Screening, choose_outliers
+from hqde_ref.errors import BrokenCertificate
 from hqde_ref.messages import Combine, Evidence, Layout, message
 
-__all__ = ["Resolution", "combine", "lower_median", "resolve", "resolve_rows"]
+__all__ = ["Resolution", "combine", "lower_median", "promised", "resolve", "resolve_rows"]
 
 
 _FILTERED = "filtered_geometric_median"
@@ -97,6 +98,7 @@ def resolve_rows(
 
     Raises:
         TooFewContributions: when the rule's condition does not hold.
+        BrokenCertificate: the result of a certified rule promises nothing.
     """
     factor: float | None
     if rule == _FILTERED:  # HQDE's own rule is this screening and a geometric median: it must not reject twice
@@ -110,12 +112,16 @@ def resolve_rows(
         screening = choose_outliers(rows, rejections_max=rejections_max, factor=factor)
     kept = [rows[index] for index in screening.kept]
     result = get_rule(inner).aggregate(kept, faulty_max=faulty_max)
+    evidence = _evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=dropped + len(rows) - len(kept))
+    if evidence.subgradient_norm is not None and evidence.radius_factor is None:
+        because = f"{evidence.subgradient_norm:.3g} of {len(kept)} contributions pull at it, f = {faulty_max}"
+        raise BrokenCertificate(rule=rule, because=because)
     return Resolution(
         row=result,
         kept=screening.kept,
         scores=screening.scores,
         limit=screening.limit,
-        evidence=_evidence(kept, result, rule=rule, faulty_max=faulty_max, dropped=dropped + len(rows) - len(kept)),
+        evidence=evidence,
     )
 
 
@@ -152,7 +158,7 @@ def resolve(
 
 def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: int, dropped: int) -> Evidence:
     """The bound against the honest among all that arrived, of whom the screening may have dropped some."""
-    honest, left = len(kept) + dropped - faulty_max, len(kept) - faulty_max
+    honest = len(kept) + dropped - faulty_max
     if rule in ("geometric_median", _FILTERED):
         certificate = certify_geometric_median(kept, result, faulty_max=faulty_max)
         # However the rejections fell, so many honest rows must rest at the median to hold it there.
@@ -164,9 +170,15 @@ def _evidence(kept: Sequence[Tensor], result: Tensor, *, rule: str, faulty_max: 
             subgradient_norm=certificate.subgradient_norm,
             radius_factor=certificate.radius_factor,
         )
+    return promised(rule, kept=len(kept), faulty_max=faulty_max, dropped=dropped)
+
+
+def promised(rule: str, *, kept: int, faulty_max: int, dropped: int) -> Evidence:
+    """What a rule promises of any result, whatever it is, when ``dropped`` rows were rejected before."""
+    honest, left = kept + dropped - faulty_max, kept - faulty_max
     promise = get_rule(rule).kappa
     if promise is None:
         return Evidence(rule=rule, faulty_max=faulty_max, kappa=None)
     # The rule's bound holds for the honest that were kept; their variance and mean are that far from everyone's.
-    kappa = (math.sqrt(promise(len(kept), faulty_max) * honest / left) + math.sqrt(dropped / left)) ** 2
+    kappa = (math.sqrt(promise(kept, faulty_max) * honest / left) + math.sqrt(dropped / left)) ** 2
     return Evidence(rule=rule, faulty_max=faulty_max, kappa=kappa)

@@ -20,7 +20,6 @@ from torch import Tensor
 from hqde_ref.core.kernels.exact_sums import round_once
 from hqde_ref.core.kernels.gram import centre_row, content_gram
 from hqde_ref.core.kernels.rows import choose_block_length, wide_dtype
-from hqde_ref.core.rules import RULES, get_rule
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
 
@@ -29,38 +28,15 @@ __all__ = [
     "Embedding",
     "add_grams",
     "blend",
-    "can_shard",
     "embed",
     "express",
     "partial_gram",
-    "require_shardable",
 ]
 
 _NOISE = 1e-13  # eigenvalues of a correlation matrix below this are rounding
 _LARGEST = 1e150  # beyond, float64 products overflow
 LARGEST_SHARDED = 1e140  # of a value in a sharded round: rows of so large ones still have lengths below that
 _FEW = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
-
-
-def can_shard(rule: str) -> bool:
-    """Whether a rule can be computed from shards: coordinate by coordinate, or from distances alone."""
-    entry = get_rule(rule)
-    return entry.family != "gram" or {"translation", "rotation"} <= entry.symmetries
-
-
-def require_shardable(rule: str) -> None:
-    """Refuse a rule that needs whole rows.
-
-    Raises:
-        ConfigurationError: naming those that do not.
-    """
-    if not can_shard(rule):
-        raise ConfigurationError(
-            setting="rule of a sharded round",
-            wanted=f"one of {', '.join(sorted(name for name in RULES if can_shard(name)))}",
-            got=rule,
-            do="use topology flat for this rule",
-        )
 
 
 def _centred_blocks(rows: Sequence[Tensor], centre: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:

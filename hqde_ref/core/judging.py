@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from hqde_ref.core.isometry import require_shardable
 from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
@@ -52,8 +51,6 @@ def check_policy(policy: Policy, *, members: int) -> None:
         raise ConfigurationError(
             setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
         )
-    if policy.topology == "sharded":
-        require_shardable(policy.rule)
     if policy.topology == "mapreduce" and rule.family != "mean":
         raise ConfigurationError(
             setting="rule of a mapreduce round", wanted="a mean", got=policy.rule, do="use topology sharded instead"

@@ -11,19 +11,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.combining import Resolution, combine, lower_median, resolve, resolve_rows
+from hqde_ref.core.combining import Resolution, combine, lower_median, promised, resolve, resolve_rows
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
 from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
 from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
 from hqde_ref.core.screening import screen
+from hqde_ref.core.staged import arrange, finish, with_landmark
 from hqde_ref.messages import (
     AddGrams,
+    Arrange,
+    Arranged,
     Assemble,
     Blend,
     Blended,
     Combine,
     Combined,
     Failed,
+    Finish,
     GramPart,
     Map,
     Mapped,
@@ -84,6 +88,8 @@ class Aggregator:
                 return self._resolve(request)
             case PartialGram():
                 rows = [split_rows(row, request.layout)[0] for row in _rows(request)]
+                if request.landmark_of is not None:
+                    rows = with_landmark(request.landmark_of, rows)
                 gram, centre = partial_gram(rows)
                 payload = self._named(gram.view(torch.uint8).view(-1), request.round, "gram")
                 return GramPart(payload=payload, centre=centre)
@@ -94,6 +100,10 @@ class Aggregator:
                 return _weigh(request)
             case Blend():
                 return self._blend(request)
+            case Arrange():
+                return self._arrange(request)
+            case Finish():
+                return self._finish(request)
             case _:
                 return Failed(reason=f"an aggregator does not answer {type(request).__name__}", definite=True)
 
@@ -132,6 +142,31 @@ class Aggregator:
         packed = merge_rows(blend(rows, request.multipliers, centre=request.centre), whole, request.layout)
         return Blended(payload=self._named(packed, request.round, "blend"), digest=digest(packed))
 
+    def _arrange(self, request: Arrange) -> Arranged:
+        gram = add_grams([_as_gram(part) for part in request.gram])
+        landmarks = tuple(f"landmark {index}" for index in range(len(gram) - len(request.contents)))
+        points = embed(gram, contents=(*request.contents, *landmarks)).points
+        numbers = arrange(request.rule, list(points), faulty_max=request.faulty_max).contiguous()
+        kept = len(request.contents)
+        return Arranged(
+            payload=self._named(numbers.view(torch.uint8).view(-1), request.round, "numbers"),
+            shape=tuple(numbers.shape),
+            evidence=promised(request.rule, kept=kept, faulty_max=request.faulty_max, dropped=request.dropped),
+        )
+
+    def _finish(self, request: Finish) -> Blended:
+        rows, integers = zip(*(split_rows(row, request.layout) for row in _rows(request)), strict=True)
+        numbers = request.numbers.ref.view(torch.float64).view(request.shape)
+        row = finish(
+            request.rule,
+            with_landmark(request.rule, rows),
+            numbers,
+            faulty_max=request.faulty_max,
+            centre=request.centre,
+        )
+        packed = merge_rows(row, lower_median(torch.stack(integers)), request.layout)
+        return Blended(payload=self._named(packed, request.round, "finished"), digest=digest(packed))
+
     def _named(self, packed: Tensor, round_number: int, what: str) -> Payload:
         return self._payload(packed, round_number, f"{what}:{digest(packed)[:16]}")
 
@@ -157,7 +192,7 @@ def _reduce(request: Reduce) -> Tensor:
     return combine(whole, rows)
 
 
-def _rows(request: Resolve | PartialGram | Blend) -> list[Tensor]:
+def _rows(request: Resolve | PartialGram | Blend | Finish) -> list[Tensor]:
     """The packed rows that a request is about: whole payloads, or places in arenas."""
     if request.places is None:
         return [row.ref for row in request.rows]

@@ -13,9 +13,11 @@ from hqde_ref.core.sharding import shard_layouts
 from hqde_ref.messages import (
     Accepted,
     AddGrams,
+    Arrange,
     Blend,
     Contribution,
     Evidence,
+    Finish,
     GramPart,
     PartialGram,
     Payload,
@@ -40,11 +42,12 @@ def robust_shards(desk: Desk, screened: Gathered) -> Verdict | Lost | Unserved:
     shortage = find_shortage(budget, policy=plan.policy, members=members)
     if shortage is not None:
         return refuse(plan, screened, shortage)
-    if get_rule(plan.policy.rule).family == "coordinatewise":
+    second = {"coordinatewise": _coordinatewise, "staged": _staged}.get(get_rule(plan.policy.rule).family)
+    if second is not None:  # who is an outlier is judged by itself, before the rule
         if plan.policy.outlier_factor is None:
-            return _coordinatewise(desk, screened, budget, _keep_all(plan, screened.contributions))
+            return second(desk, screened, budget, _keep_all(plan, screened.contributions))
         judged = _weigh(desk, screened, budget, rule=None)
-        return judged if isinstance(judged, Lost | Unserved) else _coordinatewise(desk, screened, budget, judged[0])
+        return judged if isinstance(judged, Lost | Unserved) else second(desk, screened, budget, judged[0])
     judged = _weigh(desk, screened, budget, rule=plan.policy.rule)
     return judged if isinstance(judged, Lost | Unserved) else _blend(desk, screened, *judged)
 
@@ -54,22 +57,15 @@ def _weigh(
 ) -> tuple[Weighed, tuple[int, ...]] | Lost | Unserved:
     """Gram matrices of the shards, added up with at most b a node, and judged at one node; their centres beside it."""
     plan, contributions = desk.plan, screened.contributions
-    requests: list[object] = []
-    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
-        rows, places = rows_of(contributions, shard, layout)
-        requests.append(PartialGram(round=plan.round, layout=layout, rows=rows, places=places))
-    parts = desk.ask(requests)
-    if isinstance(parts, Lost | Unserved):
-        return parts
-    centres = tuple(part.centre or 0 for part in parts)
-    grams = _add_up(desk, [part.payload for part in parts])
-    if isinstance(grams, Lost | Unserved):
-        return grams
+    found = _gram(desk, contributions)
+    if isinstance(found, Lost | Unserved):
+        return found
+    grams, centres = found
     request = Weigh(
         round=plan.round,
         gram=tuple(grams),
         workers=tuple(c.worker for c in contributions),
-        contents=tuple("+".join(c.digests) for c in contributions),
+        contents=_contents(contributions),
         rule=rule,
         faulty_max=budget.hidden_max,
         rejections_max=budget.rejections_max,
@@ -77,6 +73,22 @@ def _weigh(
     )
     replies = desk.ask([request])
     return replies if isinstance(replies, Lost | Unserved) else (replies[0], centres)
+
+
+def _gram(
+    desk: Desk, contributions: Sequence[Contribution], *, landmark_of: str | None = None
+) -> tuple[list[Payload], tuple[int, ...]] | Lost | Unserved:
+    """At most b sums of the shards' Gram matrices, and the row each shard's was made around."""
+    plan = desk.plan
+    requests = []
+    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
+        rows, places = rows_of(contributions, shard, layout)
+        requests.append(PartialGram(round=plan.round, layout=layout, rows=rows, places=places, landmark_of=landmark_of))
+    parts = desk.ask(requests)
+    if isinstance(parts, Lost | Unserved):
+        return parts
+    grams = _add_up(desk, [part.payload for part in parts])
+    return grams if isinstance(grams, Lost | Unserved) else (grams, tuple(part.centre or 0 for part in parts))
 
 
 def _add_up(desk: Desk, grams: list[Payload]) -> list[Payload] | Lost | Unserved:
@@ -124,6 +136,49 @@ def _coordinatewise(desk: Desk, screened: Gathered, budget: Budget, weighed: Wei
     if isinstance(replies, Lost | Unserved):
         return replies
     return accept_shards(plan, screened, replies, kept=weighed.kept, evidence=replies[0].evidence, weighed=weighed)
+
+
+def _staged(desk: Desk, screened: Gathered, budget: Budget, weighed: Weighed) -> Verdict | Lost | Unserved:
+    """Distances between those kept decide how, then every shard is combined coordinate by coordinate."""
+    plan, kept = desk.plan, _kept(screened.contributions, weighed)
+    found = _gram(desk, kept, landmark_of=plan.policy.rule)
+    if isinstance(found, Lost | Unserved):
+        return found
+    grams, centres = found
+    arrange = Arrange(
+        round=plan.round,
+        gram=tuple(grams),
+        contents=_contents(kept),
+        rule=plan.policy.rule,
+        faulty_max=budget.hidden_max,
+        dropped=len(screened.contributions) - len(kept),
+    )
+    arranged = desk.ask([arrange])
+    if isinstance(arranged, Lost | Unserved):
+        return arranged
+    requests = []
+    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
+        rows, places = rows_of(kept, shard, layout)
+        request = Finish(
+            round=plan.round,
+            layout=layout,
+            rows=rows,
+            numbers=arranged[0].payload,
+            shape=arranged[0].shape,
+            rule=plan.policy.rule,
+            faulty_max=budget.hidden_max,
+            centre=centres[shard],
+            places=places,
+        )
+        requests.append(request)
+    replies = desk.ask(requests)
+    if isinstance(replies, Lost | Unserved):
+        return replies
+    return accept_shards(plan, screened, replies, kept=weighed.kept, evidence=arranged[0].evidence, weighed=weighed)
+
+
+def _contents(contributions: Sequence[Contribution]) -> tuple[str, ...]:
+    return tuple("+".join(c.digests) for c in contributions)
 
 
 def _blend(desk: Desk, screened: Gathered, weighed: Weighed, centres: Sequence[int]) -> Verdict | Lost | Unserved:

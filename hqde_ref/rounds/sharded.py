@@ -66,11 +66,12 @@ def _screen(desk: Desk, gathered: Gathered) -> tuple[dict[str, Seen], Tops] | Lo
         return replies
     looks = [{found.worker: found for found in reply.seen} for reply in replies if isinstance(reply, Screened)]
     seen: dict[str, Seen] = {}
+    multiplies = get_rule(plan.policy.rule).family in ("gram", "staged")
     for c in gathered.contributions:
         mine = [look[c.worker] for look in looks]
         seen[c.worker] = next((found for found in mine if found.reason is not None), mine[0])
         largest = max((top for found in mine for top in found.tops), default=0.0)
-        if seen[c.worker].reason is None and get_rule(plan.policy.rule).family == "gram" and largest > LARGEST_SHARDED:
+        if seen[c.worker].reason is None and multiplies and largest > LARGEST_SHARDED:
             reason = f"{NOT_FINITE}: a value of {largest:.3g} cannot be multiplied, at most {LARGEST_SHARDED:g} can"
             seen[c.worker] = Seen(worker=c.worker, reason=reason, tops=(), digest="")
     tops = {c.worker: tuple(look[c.worker].tops for look in looks) for c in gathered.contributions}

@@ -4,7 +4,9 @@ Rules bear this suite's names: ``MDA`` is minimum_diameter_mean, ``Meamed`` mean
 smallest_spread_mean, ``CAF`` covariance_filter; mixed_* is ``NNM`` with f, then the aggregator.
 Variants: the median of an even count is the midpoint; Krum sums the distances to n - f - 1 neighbours (its paper:
 n - f - 2), Multi-Krum takes n - f; the geometric median is smoothed (nu = 0.1) and iterated three times from zero;
-centred clipping starts at zero and keeps its last result for the next call. All of them compute in float32.
+centred clipping starts at zero and keeps its last result for the next call; SMEA and CAF guess eigenvalues by one
+power step from a random start (of 20 rounds of 9 rows, SMEA found the subset that brute force finds in 8). All of them
+compute in float32.
 """
 
 from __future__ import annotations

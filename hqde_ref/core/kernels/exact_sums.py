@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.compiled import Backend, build_exact_mean, is_compiled
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length, new_row
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 __all__ = [
@@ -125,7 +125,7 @@ def leaf_sum(rows: Sequence[Tensor], masses: Sequence[float], grid: Sequence[int
         LayoutError: the blocks do not cover the rows in order, or their number is not the grid's.
     """
     _check_blocks(blocks, length=rows[0].numel(), grid=grid)
-    total = torch.empty(rows[0].numel(), dtype=torch.float64, device=rows[0].device)
+    total = new_row(rows[0], dtype=torch.float64)
     step = choose_block_length(total, rows_held=2)
     buffer = torch.empty(min(step, total.numel()), dtype=torch.float64, device=total.device)
     for low, high, exponent in _pieces(blocks, grid, step):
@@ -268,7 +268,7 @@ def exact_weighted_mean(
     ranges = ((0, given[0].numel()),) if blocks is None else blocks
     grid = choose_grid([largest_magnitudes(row, ranges) for row in given], weights)
     _check_blocks(ranges, length=given[0].numel(), grid=grid)
-    result, mass = torch.empty_like(given[0], memory_format=torch.contiguous_format), math.fsum(weights)
+    result, mass = new_row(given[0]), math.fsum(weights)
     kernel = None
     if is_compiled(backend, given, rule=_RULE):
         kernel = build_exact_mean(len(given), result.dtype, result.device)

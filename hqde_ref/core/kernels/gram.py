@@ -28,7 +28,7 @@ from hqde_ref.core.kernels.gram_blocks import (
     scale_exponents,
 )
 from hqde_ref.core.kernels.means import blend_rows
-from hqde_ref.core.kernels.rows import content_classes, require_finite, wide_dtype
+from hqde_ref.core.kernels.rows import content_classes, new_row, require_finite, wide_dtype
 from hqde_ref.errors import NotFinite
 
 __all__ = [
@@ -214,7 +214,7 @@ def combine_rows(rows: Sequence[Tensor], gram: Gram, coefficients: Tensor) -> Te
         multipliers *= 2.0**gram.unit
         multipliers[centre] = 1.0 - multipliers.sum()
         return blend_rows(rows, multipliers.tolist())
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     for low, high, block in centred_blocks(rows, centre, gram.exponents):
         part = torch.mv(block.T, multipliers.to(block.dtype)).mul_(2.0**gram.unit)
         part.add_(rows[centre][low:high])

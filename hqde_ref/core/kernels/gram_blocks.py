@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +19,8 @@ from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
 _CACHE = 5 << 20
+_LONGEST = 1 << 15  # products are summed in float32 inside a block
 _GROUP = 128
-_FEW = 24  # up to so many rows, the bits of NumPy's product do not depend on how many threads its BLAS has
 
 
 def centred_blocks(
@@ -32,7 +31,7 @@ def centred_blocks(
     Without a centre, block[i] = rows[i].
     """
     length, dtype = rows[0].numel(), work_dtype(rows)
-    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048)
+    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048, most=_LONGEST)
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
@@ -64,12 +63,6 @@ def products_around(rows: Sequence[Tensor], centre: int | None, exponents: Seque
     """Return <z_i, z_j>, (n, n) float64, of the rows as ``centred_blocks`` gives them."""
     count = len(rows)
     total = torch.zeros(count, count, dtype=torch.float64, device=rows[0].device)
-    if count <= _FEW and rows[0].device.type == "cpu":
-        for _, _, block in centred_blocks(rows, centre, exponents):
-            array = block.numpy()
-            # NumPy knows that this is symmetric and computes one half, in fewer and larger steps than groups below.
-            total += torch.from_numpy(np.dot(array, array.T))
-        return total
     # The matrix is symmetric: groups of rows are multiplied with themselves and later ones only.
     groups = [(low, min(low + _GROUP, count)) for low in range(0, count, _GROUP)]
     for _, _, block in centred_blocks(rows, centre, exponents):

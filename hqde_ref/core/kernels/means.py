@@ -12,19 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, wide_dtype
+from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, new_row, wide_dtype
 
 __all__ = ["average_rows", "blend_rows", "multiply_arena"]
 
+# Few operations on long pieces: unlike comparator networks, a running sum needs no more of the cache than itself.
+_SUM_BLOCK = 1 << 18
 _GROUP = 64  # more rows than this are summed in groups: fewer, larger steps, and rounding errors that do not pile up
 
 
 def blend_rows(rows: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """Return sum_i shares[i] * rows[i], (d,), accumulated in float32 at least and rounded once."""
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     wide = wide_dtype(result.dtype)
     many = len(rows) > _GROUP
-    step = choose_block_length(result, rows_held=_GROUP if many else 2)
+    step = choose_block_length(result, rows_held=_GROUP) if many else _SUM_BLOCK
     factors = torch.tensor(shares, dtype=wide, device=result.device)
     buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
     staging = torch.empty(_GROUP * len(buffer) if many else 0, dtype=result.dtype, device=result.device)
@@ -59,7 +61,7 @@ def _sum_groups(pieces: Sequence[Tensor], middle: Tensor | None, factors: Tensor
 def multiply_arena(arena: Tensor, shares: Tensor) -> Tensor:
     """Return sum_i shares[i] * arena[i], (d,), by matrix-vector products at the speed of memory."""
     size = 4 * _GROUP
-    result = torch.mv(arena[:size].T, shares[:size])
+    result = torch.mv(arena[:size].T, shares[:size], out=new_row(arena[0]))
     for low in range(size, len(arena), size):
         result.add_(torch.mv(arena[low : low + size].T, shares[low : low + size]))
     return result
@@ -69,7 +71,7 @@ def average_rows(rows: Sequence[Tensor]) -> Tensor:
     """Return the plain mean of rows, (d,), as the first row plus mean differences: equal rows give that row."""
     if len(rows) == 1:
         return rows[0].clone()
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     wide, share = wide_dtype(result.dtype), 1.0 / len(rows)
     many = len(rows) > _GROUP
     step = choose_block_length(result, rows_held=_GROUP if many else 3)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.centres import choose_centre, is_wide_sample
 from hqde_ref.core.kernels.gram_blocks import centred_blocks
+from hqde_ref.core.kernels.rows import new_row
 
 __all__ = ["SWEEP_ROWS", "Swept", "sweep_median"]
 
@@ -51,7 +52,7 @@ def sweep_median(rows: Sequence[Tensor], weights: Sequence[float]) -> Swept | No
     base = None if is_wide_sample(rows, centre) else centre
     w = torch.tensor(weights, dtype=torch.float64, device=rows[0].device)
     w = w / w.sum()
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     shares = torch.zeros_like(w)
     shares[centre] = 1.0
     squares, change = None, float("inf")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram
-from hqde_ref.core.kernels.rows import wide_dtype
+from hqde_ref.core.kernels.rows import new_row, wide_dtype
 
 __all__ = ["mix_gram", "mix_rows", "over_mixed_blocks", "unmix"]
 
@@ -62,7 +62,7 @@ def over_mixed_blocks(
     rows: Sequence[Tensor], matrix: Tensor, rule: Callable[[Sequence[Tensor]], Tensor], *, centre: int
 ) -> Tensor:
     """Return what a coordinate-wise ``rule`` gives on the mixed rows, (d,), mixing some coordinates at a time."""
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
 
     def write(low: int, high: int, block: Tensor) -> None:
         result[low:high] = rule(block.unbind(0))

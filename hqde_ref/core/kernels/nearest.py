@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.order_statistics import Ordered, ordered_blocks, write_rank_sum
+from hqde_ref.core.kernels.rows import new_row
 
 __all__ = ["nearest_mean"]
 
@@ -33,7 +34,7 @@ def nearest_mean(rows: Sequence[Tensor], *, keep: int, rule: str) -> Tensor:
         NotFinite: a row holds NaN or an infinity.
     """
     count = len(rows)
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     for low, high, ordered in ordered_blocks(rows, range(count), rule=rule):
         columns = [ordered[rank].contiguous() for rank in range(count)]
         result[low:high] = _nearest_window(columns, ordered, count, keep)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.compiled import Backend, build_middle_mean, is_compiled
 from hqde_ref.core.kernels.networks import Program, selection_program
-from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, rejoin, require_finite, wide_dtype
+from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, new_row, rejoin, require_finite, wide_dtype
 
 __all__ = [
     "NETWORK_MAX",
@@ -144,7 +144,7 @@ def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str, backend: Back
     compiled = _compiled_mean(rows, below, above + 1, rule, backend)
     if compiled is not None:
         return compiled
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     for low, high, ordered in ordered_blocks(rows, (below, above), rule=rule):
         if below == above:
             result[low:high] = ordered[below]
@@ -160,7 +160,7 @@ def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str, backend: 
     compiled = _compiled_mean(rows, trimmed, count - trimmed, rule, backend)
     if compiled is not None:
         return compiled
-    result = torch.empty(rows[0].numel(), dtype=rows[0].dtype, device=rows[0].device)
+    result = new_row(rows[0])
     share = 1.0 / (count - 2 * trimmed)
     for low, high, ordered in ordered_blocks(rows, range(trimmed, count - trimmed), rule=rule):
         part = torch.empty(high - low, dtype=ordered[0].dtype, device=result.device)

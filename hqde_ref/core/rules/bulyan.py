@@ -8,6 +8,8 @@ nearest averages 0, 0, 9).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import content_gram, distances
@@ -15,7 +17,7 @@ from hqde_ref.core.kernels.nearest import nearest_mean
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import krum_order
 
-__all__ = ["bulyan"]
+__all__ = ["average_chosen", "bulyan", "choose_repeatedly"]
 
 _RULE = "bulyan"
 
@@ -35,6 +37,14 @@ def bulyan(updates: Updates, *, faulty_max: int) -> Tensor:
         NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
     """
     rows = as_rows(updates, rule=_RULE)
+    return average_chosen(
+        [rows[place] for place in choose_repeatedly(rows, faulty_max=faulty_max)], faulty_max=faulty_max
+    )
+
+
+def choose_repeatedly(updates: Updates, *, faulty_max: int) -> tuple[int, ...]:
+    """Return the n - 2f rows that Krum chooses one after the other, each from those left; errors as for ``bulyan``."""
+    rows = as_rows(updates, rule=_RULE)
     count = len(rows)
     check_count(_RULE, count=count, faulty_max=faulty_max, needed=4 * max(faulty_max, 0) + 3)
     order, gram = content_gram(rows, rule=_RULE)
@@ -44,4 +54,9 @@ def bulyan(updates: Updates, *, faulty_max: int) -> Tensor:
         neighbours = max(1, len(left) - faulty_max - 2)
         places = krum_order(squares[left][:, left], neighbours=neighbours)
         chosen.append(left.pop(places[0]))
-    return nearest_mean([rows[order[place]] for place in chosen], keep=count - 4 * faulty_max, rule=_RULE)
+    return tuple(order[place] for place in chosen)
+
+
+def average_chosen(chosen: Sequence[Tensor], *, faulty_max: int) -> Tensor:
+    """Return, per coordinate, the mean of the n - 4f values nearest to the median of the n - 2f rows chosen."""
+    return nearest_mean(chosen, keep=len(chosen) - 2 * faulty_max, rule=_RULE)

@@ -214,7 +214,7 @@ ENTRIES: tuple[Rule, ...] = (
     Rule(
         name="bulyan",
         aggregate=bulyan,
-        family="gram",
+        family="staged",
         least_contributions=lambda f: 4 * f + 3,
         kappa=None,
         symmetries=(_COMMON | {"translation", "exact_fit"}),
@@ -225,7 +225,7 @@ ENTRIES: tuple[Rule, ...] = (
     Rule(
         name="centred_clipping",
         aggregate=centred_clipping,
-        family="gram",
+        family="staged",
         least_contributions=_majority,
         kappa=None,
         symmetries=_COMMON | {"translation", "exact_fit", "majority_fit"},
@@ -236,7 +236,7 @@ ENTRIES: tuple[Rule, ...] = (
     Rule(
         name="mixed_trimmed_mean",
         aggregate=mixed_trimmed_mean,
-        family="gram",
+        family="staged",
         least_contributions=_majority,
         kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.trimmed_kappa(n, f)),
         symmetries=_COMMON | {"translation", "exact_fit"},
@@ -269,7 +269,7 @@ ENTRIES: tuple[Rule, ...] = (
     Rule(
         name="clipped_trimmed_mean",
         aggregate=clipped_trimmed_mean,
-        family="gram",
+        family="staged",
         least_contributions=_majority,
         kappa=lambda n, f: bounds.clipped_kappa(n, f, bounds.trimmed_kappa(n, f)),
         symmetries=_COMMON | {"exact_fit"},

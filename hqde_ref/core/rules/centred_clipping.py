@@ -9,16 +9,17 @@ defaults (coordinate-wise median, median distance) it is both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import centred_gram, combine_rows
+from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows
 from hqde_ref.core.kernels.order_statistics import median_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_finite
 from hqde_ref.errors import ConfigurationError, LayoutError
 
-__all__ = ["centred_clipping"]
+__all__ = ["centred_clipping", "clipping_multipliers"]
 
 _RULE = "centred_clipping"
 
@@ -58,16 +59,34 @@ def centred_clipping(
     # The rows and the start, around the start: all iterates are combinations of them.
     points = [*(rows[index] for index in content_order(rows)), start]
     gram = centred_gram(points, rule=_RULE, weights=[1.0] * len(points), centre=len(rows))
+    return combine_rows(points, gram, _move(gram, radius, steps))
+
+
+def clipping_multipliers(rows: Sequence[Tensor], start: Tensor, *, faulty_max: int) -> Tensor:
+    """Return m (n,) float64 with result - start = sum_i m_i (x_i - start), of one step to the default radius.
+
+    Args and Raises: as for ``centred_clipping``, ``start`` being the reference.
+    """
+    check_count(_RULE, count=len(rows), faulty_max=faulty_max)
+    gram = centred_gram([*rows, start], rule=_RULE, weights=[1.0] * (len(rows) + 1), centre=len(rows))
+    shifts = torch.tensor(gram.exponents, dtype=torch.float64, device=gram.lengths.device) - gram.unit
+    far = gram.lengths * torch.exp2(shifts)
+    return torch.where(far > 0, _move(gram, None, 1) / far.clamp_min(1e-300), 0.0)[:-1]
+
+
+def _move(gram: Gram, radius: float | None, steps: int) -> Tensor:
+    """Return the coefficients of the point reached, (n + 1,) along the directions from the last row, the start."""
+    count = len(gram.norms) - 1
     coefficients = torch.zeros_like(gram.norms)
     limit = _relative_radius(radius, gram.norms[:-1], gram.unit)
     for _ in range(steps):
         along = gram.cosines @ coefficients
         squares = gram.norms**2 - 2.0 * gram.norms * along + coefficients @ along
         far = squares.clamp_min(0.0).sqrt()[:-1]
-        shares = torch.where(far > limit, limit / torch.where(far > limit, far, 1.0), 1.0) / len(rows)
+        shares = torch.where(far > limit, limit / torch.where(far > limit, far, 1.0), 1.0) / count
         coefficients = coefficients * (1.0 - shares.sum())
         coefficients[:-1] += shares * gram.norms[:-1]
-    return combine_rows(points, gram, coefficients)
+    return coefficients
 
 
 def _check_settings(radius: float | None, steps: int) -> None:

@@ -18,7 +18,14 @@ from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_fi
 from hqde_ref.core.rules.trimmed_mean import trimmed_mean
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["adaptive_limit", "clip_adaptively", "clip_rows", "clipped_trimmed_mean"]
+__all__ = [
+    "adaptive_limit",
+    "clip_adaptively",
+    "clip_rows",
+    "clipped_trimmed_mean",
+    "clipping_factors",
+    "shorten_rows",
+]
 
 
 def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
@@ -41,7 +48,7 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
             do="give a length in the units of the contributions",
         )
     require_finite(rule, rows)
-    return _clip(rows, row_norms(rows), limit)
+    return shorten_rows(rows, _factors(row_norms(rows), limit))
 
 
 def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
@@ -55,8 +62,7 @@ def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
     require_finite(rule, rows)
-    norms = row_norms(rows)
-    return _clip(rows, norms, adaptive_limit(norms, faulty_max=faulty_max))
+    return shorten_rows(rows, clipping_factors(row_norms(rows), faulty_max=faulty_max))
 
 
 def clipped_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
@@ -71,12 +77,22 @@ def adaptive_limit(norms: Sequence[float], *, faulty_max: int) -> float:
     return sorted(norms, reverse=True)[clipped]
 
 
-def _clip(rows: Sequence[Tensor], norms: Sequence[float], limit: float) -> tuple[Tensor, ...]:
-    return tuple(row if norm <= limit else _shorten(row, norm, limit) for row, norm in zip(rows, norms, strict=True))
+def clipping_factors(norms: Sequence[float], *, faulty_max: int) -> list[float]:
+    """Return by what each row of these lengths is multiplied so that none is longer than ``adaptive_limit``."""
+    return _factors(norms, adaptive_limit(norms, faulty_max=faulty_max))
 
 
-def _shorten(row: Tensor, norm: float, limit: float) -> Tensor:
-    # Two factors, since limit / norm may be smaller than the least float32 while the product is not.
-    factor, exponent = math.frexp(limit / norm)
+def _factors(norms: Sequence[float], limit: float) -> list[float]:
+    return [1.0 if norm <= limit else limit / norm for norm in norms]
+
+
+def shorten_rows(rows: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
+    """Return the rows times their factors; those of factor 1 are not copied."""
+    return tuple(row if factor == 1.0 else _shorten(row, factor) for row, factor in zip(rows, factors, strict=True))
+
+
+def _shorten(row: Tensor, factor: float) -> Tensor:
+    # Two factors, since one may be smaller than the least float32 while the product is not.
+    fraction, exponent = math.frexp(factor)
     half = exponent // 2
-    return torch.mul(row, factor * 2.0**half).mul_(2.0 ** (exponent - half))
+    return torch.mul(row, fraction * 2.0**half).mul_(2.0 ** (exponent - half))

@@ -21,7 +21,16 @@ from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import krum_order, nearest_rows
 from hqde_ref.core.rules.krum import resolve_neighbours
 
-__all__ = ["mix_nearest_neighbours", "mixed_geometric_median", "mixed_krum", "mixed_trimmed_mean"]
+__all__ = [
+    "mix_nearest_neighbours",
+    "mixed_geometric_median",
+    "mixed_krum",
+    "mixed_trimmed_mean",
+    "mixing_matrix",
+    "trim_mixed",
+]
+
+_TRIMMED = "mixed_trimmed_mean"
 
 
 def mix_nearest_neighbours(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
@@ -63,13 +72,24 @@ def mixed_krum(updates: Updates, *, faulty_max: int, neighbours: int | None = No
 
 def mixed_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     """Return the trimmed mean of the mixed rows; arguments, result and errors as for ``trimmed_mean``."""
-    rule = "mixed_trimmed_mean"
-    rows, _, gram, matrix = _prepare(rule, updates, faulty_max)
+    rows, _, gram, matrix = _prepare(_TRIMMED, updates, faulty_max)
+    return trim_mixed(rows, matrix, faulty_max=faulty_max, centre=centre_row(gram))
+
+
+def trim_mixed(rows: Sequence[Tensor], matrix: Tensor, *, faulty_max: int, centre: int) -> Tensor:
+    """Return the trimmed mean, (d,), of the rows mixed by ``matrix`` (n, n); most rows are near to row ``centre``."""
 
     def trim(mixed: Sequence[Tensor]) -> Tensor:
-        return mean_of_middle(mixed, trimmed=faulty_max, rule=rule)
+        return mean_of_middle(mixed, trimmed=faulty_max, rule=_TRIMMED)
 
-    return over_mixed_blocks(rows, matrix, trim, centre=centre_row(gram))
+    return over_mixed_blocks(rows, matrix, trim, centre=centre)
+
+
+def mixing_matrix(updates: Updates, *, faulty_max: int) -> Tensor:
+    """Return (n, n) float64: row i says how much of every row is in mixed row i; errors as for the rules."""
+    _, order, _, matrix = _prepare(_TRIMMED, updates, faulty_max)
+    places = torch.argsort(torch.tensor(order, device=matrix.device))
+    return matrix[places][:, places]
 
 
 def _prepare(

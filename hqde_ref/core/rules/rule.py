@@ -47,7 +47,8 @@ class Rule:
     least_contributions: f -> the least number of rows it takes.
     kappa: (n, f) -> constant of |F - mean of the honest|^2 <= kappa * V, or None where nothing is proven.
     symmetries: a subset of ``SYMMETRIES``.
-    family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them; "mean"
+    family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them, and commute
+        with translations and rotations; "staged" rules need distances first and then go by coordinates; "mean"
         composes up a tree.
     certify: (updates, output, *, faulty_max) -> certificate of anybody's output, or None.
     """
@@ -57,7 +58,7 @@ class Rule:
     least_contributions: Callable[[int], int]
     kappa: Callable[[int, int], float] | None
     symmetries: frozenset[str]
-    family: Literal["mean", "coordinatewise", "gram"]
+    family: Literal["mean", "coordinatewise", "gram", "staged"]
     source: str
     certify: Callable[..., Certificate] | None
     description: str
