@@ -58,15 +58,15 @@ def members_rounds(draw: st.DrawFn, *, least: int = 3, most: int = 9, faulty_max
 
 
 def faults_of_nodes(
-    *roles: str, kinds: Sequence[str] = KINDS, slow_s: Sequence[float] = (2.0,)
+    *roles: str, slow_s: Sequence[float] = (2.0,), after_most: int = 1
 ) -> st.SearchStrategy[RoundFault]:
-    """A node of a role dies, hangs, is slow or loses an answer, at its first or second piece of work."""
+    """A node of a role dies, hangs, is slow or loses an answer, at one of its first pieces of work."""
     return st.builds(
         RoundFault,
         role=st.sampled_from(roles),
         index=st.integers(0, 4),
-        kind=st.sampled_from(kinds),
-        after=st.integers(0, 1),
+        kind=st.sampled_from(KINDS),
+        after=st.integers(0, after_most),
         seconds=st.sampled_from(slow_s),
     )
 
@@ -88,7 +88,10 @@ class Trouble:
         return self.way.rule == MEAN
 
 
-ROBUST_RUNS = tuple(Way(rule, topology) for rule in ("geometric_median", "trimmed_mean") for topology in ROBUST_AT)
+ROBUST_RUNS = (
+    *(Way(rule, topology) for rule in ("geometric_median", "trimmed_mean") for topology in ROBUST_AT),
+    Way("mixed_trimmed_mean", "sharded"),  # its two stages are more pieces of work, each of which can fail
+)
 _RUNS = tuple(Way(MEAN, topology) for topology in TOPOLOGIES) + ROBUST_RUNS
 
 

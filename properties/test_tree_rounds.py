@@ -90,7 +90,7 @@ def test_the_work_of_a_failed_inner_node_is_done_elsewhere_or_missing(
     needs=(RunRound,),
     case=members_rounds(least=4, faulty_max=1),
     way=st.sampled_from(ROBUST_RUNS),
-    fault=faults_of_nodes("inner"),
+    fault=faults_of_nodes("inner", after_most=4),
 )
 def test_a_failed_node_leaves_no_trace_in_a_robust_result(
     implementation: Subject, case: Round, way: Way, fault: RoundFault
