@@ -37,10 +37,11 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
             number, because = broken[0]
             findings.append(Finding(law=law, clause=clause, status="BROKEN", because=because, round=number))
         elif not judged:
-            because = f"none of {len(run.rounds)} rounds can be judged: no proven bound applies"
+            whole = "the only round cannot" if len(run.rounds) == 1 else f"none of {len(run.rounds)} rounds can"
+            because = f"{whole} be judged: no proven bound applies"
             findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
         else:
-            because = f"in all {len(judged)} rounds"
+            because = _in_all(len(judged))
             if len(judged) < len(run.rounds):
                 because = f"in {len(judged)} of {len(run.rounds)} rounds; no proven bound applies to the others"
             findings.append(Finding(law=law, clause=clause, status="HOLDS", because=because))
@@ -168,10 +169,18 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
             law=f"fault {strike.fault} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
-            because=f"{strike.fired} times on {', '.join(strike.hits)}" if strike.fired else "it never took effect",
+            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else "it never took effect",
         )
         for strike in run.strikes
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+
+
+def _in_all(rounds: int) -> str:
+    return "in the only round" if rounds == 1 else f"in all {rounds} rounds"
 
 
 def check_gaps(scenario: Scenario, accuracies: Mapping[str, float]) -> tuple[Finding, ...]:
@@ -219,9 +228,7 @@ def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
         if isinstance(a.verdict, Accepted) and isinstance(b.verdict, Accepted)
     ]
     same = sum(equal for _, equal in accepted)
-    because = (
-        f"the same verdict in all {len(first.rounds)} rounds, the same bits in {same} of {len(accepted)} with a result"
-    )
+    because = f"the same verdict {_in_all(len(first.rounds))}, the same bits in {same} of {len(accepted)} with a result"
     rule = "weighted_mean" if first.variant == "mean instead" else scenario.system.rule
     unequal = [number for number, equal in accepted if not equal]
     if unequal and rule in _SAME_BITS:
