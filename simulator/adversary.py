@@ -6,6 +6,7 @@ asked honestly first (a liar on a dead host stays silent), then the attacker's n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
@@ -50,6 +51,10 @@ class Lie:
     options: Mapping[str, float]
 
 
+def _key(lie: Lie) -> tuple[object, ...]:
+    return (lie.attack, *sorted(lie.options.items()))
+
+
 class Adversary:
     """A runtime in which some members lie. ``told`` collects what became of it."""
 
@@ -68,6 +73,7 @@ class Adversary:
         self._patience = inner.now() + _HONEST_SHARE * train_within_s
         self._victims: dict[str, Contribution] = {}
         self._lies = lies
+        self._colluders = Counter(map(_key, lies.values()))
         self._base = base
         self._layout = layout
         self._round = round_number
@@ -127,7 +133,7 @@ class Adversary:
             layout=self._layout,
             seed=seed_of(self._seed, "attack", lie.attack, self._round),
             template=template,
-            colluders=sum(other == lie for other in self._lies.values()),
+            colluders=self._colluders[_key(lie)],
         )
 
 

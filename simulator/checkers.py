@@ -5,6 +5,7 @@ They know nothing of how the reference computes: they borrow neither its core no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
@@ -51,14 +52,15 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
 
 def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
     used = record.verdict.used if isinstance(record.verdict, Accepted) else ()
-    told = [*used, *record.verdict.rejected, *record.verdict.missing]
-    twice = sorted({member for member in told if told.count(member) > 1})
+    told = Counter([*used, *record.verdict.rejected, *record.verdict.missing])
+    twice = sorted(member for member, count in told.items() if count > 1)
     if twice:
         return f"{twice[0]} stands in more than one of used, rejected and missing"
     lost = [member for member in run.members if member not in told]
     if lost:
         return f"{lost[0]} is neither used nor rejected nor missing"
-    strange = [member for member in told if member not in run.members]
+    members = set(run.members)
+    strange = [member for member in told if member not in members]
     return f"{strange[0]} is no member" if strange else None
 
 
@@ -69,7 +71,7 @@ def _has_bound(scenario: Scenario, record: RoundRecord) -> bool:
 
 def _find_lying(record: RoundRecord) -> list[str]:
     """A Byzantine member that is missing counts as absent."""
-    absent = _find_absent(record)
+    absent = set(_find_absent(record))
     return [member for member in record.byzantine if member not in absent]
 
 

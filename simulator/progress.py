@@ -18,7 +18,7 @@ from simulator.terminal import printable
 
 __all__ = ["EVERY_S", "Teller", "telling"]
 
-EVERY_S: Final = 3.0  # between two plain lines
+EVERY_S: Final = 5.0  # between two plain lines
 
 
 class Teller(Protocol):
