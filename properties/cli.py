@@ -15,9 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from hqde_ref.clauses import CLAUSES, find_clause
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Implementation
-from properties.clauses import CLAUSES, find_clause
 from properties.examine import PROFILES
 from properties.known_failures import read_known_failures
 from properties.outcomes import Outcome, exit_code

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from properties.clauses import CLAUSES
+from hqde_ref.clauses import CLAUSES
 from properties.outcomes import STATUSES, Outcome, worst
 from properties.session import Report, failures, reproduce
 from properties.snippets import write_snippet

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.text import Text
 
-from properties.clauses import CLAUSES
+from hqde_ref.clauses import CLAUSES
 from properties.outcomes import STATUSES, Outcome, Status, worst
 from properties.session import Report, failures, reproduce
 from properties.snippets import write_snippet

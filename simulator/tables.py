@@ -46,11 +46,13 @@ def print_table(
     ]
     least = sum(min(width, _ROOM) if head in wraps else width for head, width in zip(heads, widths, strict=True))
     least += (2 if box is None else 3) * len(heads) + 1  # gaps and frame
+    if title is not None:
+        console.print(Text(printable(title), style="italic"), soft_wrap=True)
     if least <= console.width or not wraps:
-        table = _table(heads, widths, cells, wraps=wraps, title=title, box=box)
+        table = _table(heads, widths, cells, wraps=wraps, box=box)
         console.print(table, width=max(console.width, least), crop=False)
     else:
-        _print_stacked(console, heads, widths, cells, wraps=wraps, title=title)
+        _print_stacked(console, heads, widths, cells, wraps=wraps)
 
 
 def _text(cell: Cell) -> Text:
@@ -63,11 +65,9 @@ def _table(
     cells: Sequence[Sequence[Text] | str],
     *,
     wraps: Sequence[str],
-    title: str | None,
     box: Box | None,
 ) -> Table:
-    named = None if title is None else Text(printable(title))
-    table = Table(title=named, title_justify="left", box=box, header_style="bold")
+    table = Table(box=box, header_style="bold")
     for head, width in zip(heads, widths, strict=True):
         if head in wraps:
             table.add_column(head, overflow="fold")
@@ -89,11 +89,8 @@ def _print_stacked(
     cells: Sequence[Sequence[Text] | str],
     *,
     wraps: Sequence[str],
-    title: str | None,
 ) -> None:
     short = [place for place, head in enumerate(heads) if head not in wraps]
-    if title is not None:
-        _print_line(console, Text(printable(title)))
     _print_line(console, Text("  ").join(Text(heads[place].ljust(widths[place]), style="bold") for place in short))
     for row in cells:
         if isinstance(row, str):

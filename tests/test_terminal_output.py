@@ -11,9 +11,9 @@ from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.text import Text
 
+from hqde_ref.clauses import CLAUSES
 from hqde_ref.errors import RuntimeFault
 from properties import cli as verify
-from properties.clauses import CLAUSES
 from properties.examine import PROFILES
 from properties.outcomes import Outcome
 from properties.printing import print_clauses, print_report

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hqde_ref.clauses import CLAUSES
 from properties import cli
-from properties.clauses import CLAUSES
 from tests import verify_samples
 
 
