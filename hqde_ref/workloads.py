@@ -5,9 +5,12 @@ Source: the digits are the UCI handwritten digits (Alpaydin and Kaynak 1998), sh
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,20 +49,24 @@ def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
-def _digits_mlp() -> Workload:
-    try:
-        from sklearn.datasets import load_digits  # an extra: only this workload needs it
-    except ImportError as error:
+def _read_digits() -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The file itself, 64 pixels and the digit a row: importing scikit-learn takes every process seconds."""
+    found = importlib.util.find_spec("sklearn")  # an extra: only this workload needs it
+    if found is None or found.origin is None:
         raise ConfigurationError(
             setting="workload",
             wanted="one whose data is installed",
             got="digits-mlp",
             do="pip install 'hqde-ref[demo]' brings scikit-learn, which ships the digits",
-        ) from error
-    digits = load_digits()
-    order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
-    inputs = torch.from_numpy(digits.data).to(torch.float32)[order] / 16.0
-    targets = torch.from_numpy(digits.target).to(torch.int64)[order]
+        )
+    return np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+
+
+def _digits_mlp() -> Workload:
+    digits = _read_digits()
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    inputs = torch.from_numpy(digits[:, :-1]).to(torch.float32)[order] / 16.0
+    targets = torch.from_numpy(digits[:, -1]).to(torch.int64)[order]
     held_out = 360
     return Workload(
         inputs=inputs[held_out:],

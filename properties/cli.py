@@ -14,17 +14,17 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hqde_ref.clauses import CLAUSES, find_clause
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Implementation
-from properties.clauses import CLAUSES, find_clause
 from properties.examine import PROFILES
 from properties.known_failures import read_known_failures
 from properties.outcomes import Outcome, exit_code
 from properties.session import Report, Session, as_document, run_session, select_cases
 from properties.subject import Subject
 from properties.suite import PropertyCase, all_cases
+from simulator.progress import telling
 from simulator.terminal import INTERRUPTED, require_file, require_folder, run_app, write_text
 
 __all__ = ["main"]
@@ -131,14 +131,11 @@ def _started(word: str, *, python: str | None, in_process: bool) -> Iterator[tup
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[PropertyCase, Outcome | None], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
+    """Each property as it begins and ends."""
+    with telling(Console(stderr=True), total) as say:
 
         def tell(case: PropertyCase, outcome: Outcome | None) -> None:
-            bar.update(task, description=case.name, advance=0 if outcome is None else 1)
+            say(case.name if outcome is None else f"{case.name} {outcome.status}", done=int(outcome is not None))
 
         yield tell
 

@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from properties.clauses import CLAUSES
+from hqde_ref.clauses import CLAUSES
 from properties.outcomes import STATUSES, Outcome, worst
 from properties.session import Report, failures, reproduce
 from properties.snippets import write_snippet
 from properties.suite import PropertyCase
+from simulator.terminal import count_of, printable
 
 __all__ = ["write_page"]
 
@@ -20,7 +21,7 @@ def write_page(report: Report, target: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "-", f"{report.name}-{report.version}")
     path = folder / f"{name}.md"
-    path.write_text("\n".join(_lines(report, target)) + "\n", encoding="utf-8")
+    path.write_text(printable("\n".join(_lines(report, target))) + "\n", encoding="utf-8")
     return path
 
 
@@ -59,7 +60,7 @@ def _failure(report: Report, cases: list[tuple[PropertyCase, Outcome]], target: 
     if outcome.counterexample:
         lines += [
             "",
-            f"Smallest values, after {outcome.examples} examples:",
+            f"Smallest values, after {count_of(outcome.examples, 'example')}:",
             "",
             *_fenced("text", outcome.counterexample),
         ]

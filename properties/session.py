@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hqde_ref
+from hqde_ref.clauses import CLAUSES, SPEC, Clause
 from hqde_ref.messages import message
-from properties.clauses import CLAUSES, SPEC, Clause
 from properties.examine import Profile, examine
 from properties.known_failures import is_known, with_expectation
 from properties.outcomes import STATUSES, Outcome, worst

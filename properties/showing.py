@@ -31,10 +31,8 @@ def name_request(request: Request) -> str:
     """A request in one line, without its values."""
     if isinstance(request, Aggregate):
         branching = f", branching={request.branching!r}" if request.topology == "tree" else ""
-        return (
-            f"Aggregate({request.rule}, {request.topology}, {len(request.updates)} updates, "
-            f"faulty_max={request.faulty_max!r}{branching})"
-        )
+        updates = f"{len(request.updates)} update{'' if len(request.updates) == 1 else 's'}"
+        return f"Aggregate({request.rule}, {request.topology}, {updates}, faulty_max={request.faulty_max!r}{branching})"
     if isinstance(request, RunRound):
         return _name_round(request)
     if isinstance(request, Predict):

@@ -6,6 +6,8 @@ asked honestly first (a liar on a dead host stays silent), then the attacker's n
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
@@ -37,6 +39,7 @@ from hqde_ref.messages import (
     Weigh,
     message,
 )
+from simulator.poisoned import LABEL_FLIP, poison
 from simulator.streams import seed_of
 
 __all__ = ["Adversary", "Lie", "Moments", "stage_of"]
@@ -50,6 +53,10 @@ class Lie:
 
     attack: str
     options: Mapping[str, float]
+
+
+def _key(lie: Lie) -> tuple[object, ...]:
+    return (lie.attack, *sorted(lie.options.items()))
 
 
 class Adversary:
@@ -69,7 +76,9 @@ class Adversary:
         self._inner = inner
         self._patience = inner.now() + _HONEST_SHARE * train_within_s
         self._victims: dict[str, Contribution] = {}
-        self._lies = lies
+        self._poisoned = frozenset(member for member, lie in lies.items() if lie.attack == LABEL_FLIP)
+        self._lies = {member: lie for member, lie in lies.items() if member not in self._poisoned}
+        self._colluders = Counter(map(_key, lies.values()))
         self._base = base
         self._layout = layout
         self._round = round_number
@@ -87,15 +96,25 @@ class Adversary:
         if not any(isinstance(call.request, Train) for call in calls):
             return self._inner.ask(calls, enough=enough, until=until)
         wait = min(until, self._patience) if self._lies and not self._is_out_of_patience() else until
-        forwarded = [call for call in calls if call.node not in self._victims]
+        forwarded = [self._poison(call) for call in calls if call.node not in self._victims]
         answers = self._inner.ask(forwarded, enough=len(forwarded), until=wait)
         replies: dict[str, Reply] = {answer.node: answer.reply for answer in answers}
         sent = {node: reply for node, reply in replies.items() if isinstance(reply, Contribution)}
-        self.honest |= {node: reply for node, reply in sent.items() if node not in self._lies}
+        self.honest |= {node: reply for node, reply in sent.items() if not self._is_liar(node)}
+        self.forged |= {node: reply for node, reply in sent.items() if node in self._poisoned}
         self._victims |= {node: reply for node, reply in sent.items() if node in self._lies}
-        waiting = any(reply == LATE and node not in self._lies for node, reply in replies.items())
+        waiting = any(reply == LATE and not self._is_liar(node) for node, reply in replies.items())
         replies |= self._lie([call.node for call in calls], until, waiting=waiting)
         return tuple(Answer(node=call.node, reply=replies[call.node]) for call in calls)
+
+    def _is_liar(self, member: str) -> bool:
+        return member in self._lies or member in self._poisoned
+
+    def _poison(self, call: Call) -> Call:
+        """A poisoned member lies by what it trains on; it sends what comes of that."""
+        if call.node in self._poisoned and isinstance(call.request, Train):
+            return dataclasses.replace(call, request=poison(call.request))
+        return call
 
     def _lie(self, asked: Sequence[str], until: float, *, waiting: bool) -> dict[str, Reply]:
         """What liars answer. While honest members are still at work they keep silent, since they want to know all."""
@@ -129,7 +148,7 @@ class Adversary:
             layout=self._layout,
             seed=seed_of(self._seed, "attack", lie.attack, self._round),
             template=template,
-            colluders=sum(other == lie for other in self._lies.values()),
+            colluders=self._colluders[_key(lie)],
         )
 
 

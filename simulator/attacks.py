@@ -4,7 +4,7 @@ Source: the names are the literature's; each entry cites its paper. Pure: random
 
 All colluders of a round send what one function returns (``collude``). Rows are float rows (d,) of one dtype; the result
 has it too. Label flipping is not among them: it poisons the data, not a vector, so it lives where a worker trains
-(``hqde_ref.nodes.worker.WorkerSpec``, ``flips_labels``).
+(``simulator.poisoned``).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hqde_ref.messages import message
 from simulator.attack_knowledge import Knowledge, honest_mean, honest_rows
 from simulator.attack_search import adaptive, alie_search, duplicate, min_max, min_sum
 
-__all__ = ["ATTACKS", "Attack", "Knowledge", "check_attack", "collude", "forge"]
+__all__ = ["ATTACKS", "DATA_ATTACKS", "Attack", "Knowledge", "check_attack", "collude", "forge"]
 
-_DATA_ATTACKS = ("label_flip",)
+DATA_ATTACKS: Final = ("label_flip",)  # of scenarios, without options
 
 
 @message
@@ -125,8 +125,8 @@ def check_attack(name: str, options: Mapping[str, float]) -> None:
     if name not in ATTACKS:
         near = difflib.get_close_matches(name, ATTACKS, n=1)
         do = f"did you mean {near[0]!r}" if near else "choose one of these"
-        if name in _DATA_ATTACKS:
-            do = "it poisons data, not vectors: build the worker with flips_labels=True"
+        if name in DATA_ATTACKS:
+            do = "it poisons data, not vectors: name it in a scenario, or build the worker with flips_labels=True"
         raise ConfigurationError(setting="attack", wanted=f"one of {', '.join(ATTACKS)}", got=name, do=do)
     attack = ATTACKS[name]
     for option, value in options.items():

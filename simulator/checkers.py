@@ -5,6 +5,7 @@ They know nothing of how the reference computes: they borrow neither its core no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
@@ -37,10 +38,11 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
             number, because = broken[0]
             findings.append(Finding(law=law, clause=clause, status="BROKEN", because=because, round=number))
         elif not judged:
-            because = f"none of {len(run.rounds)} rounds can be judged: no proven bound applies"
+            whole = "the only round cannot" if len(run.rounds) == 1 else f"none of {len(run.rounds)} rounds can"
+            because = f"{whole} be judged: no proven bound applies"
             findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
         else:
-            because = f"in all {len(judged)} rounds"
+            because = _in_all(len(judged))
             if len(judged) < len(run.rounds):
                 because = f"in {len(judged)} of {len(run.rounds)} rounds; no proven bound applies to the others"
             findings.append(Finding(law=law, clause=clause, status="HOLDS", because=because))
@@ -50,14 +52,15 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
 
 def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
     used = record.verdict.used if isinstance(record.verdict, Accepted) else ()
-    told = [*used, *record.verdict.rejected, *record.verdict.missing]
-    twice = sorted({member for member in told if told.count(member) > 1})
+    told = Counter([*used, *record.verdict.rejected, *record.verdict.missing])
+    twice = sorted(member for member, count in told.items() if count > 1)
     if twice:
         return f"{twice[0]} stands in more than one of used, rejected and missing"
     lost = [member for member in run.members if member not in told]
     if lost:
         return f"{lost[0]} is neither used nor rejected nor missing"
-    strange = [member for member in told if member not in run.members]
+    members = set(run.members)
+    strange = [member for member in told if member not in members]
     return f"{strange[0]} is no member" if strange else None
 
 
@@ -68,7 +71,7 @@ def _has_bound(scenario: Scenario, record: RoundRecord) -> bool:
 
 def _find_lying(record: RoundRecord) -> list[str]:
     """A Byzantine member that is missing counts as absent."""
-    absent = _find_absent(record)
+    absent = set(_find_absent(record))
     return [member for member in record.byzantine if member not in absent]
 
 
@@ -168,10 +171,18 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
             law=f"fault {strike.fault} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
-            because=f"{strike.fired} times on {', '.join(strike.hits)}" if strike.fired else "it never took effect",
+            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else "it never took effect",
         )
         for strike in run.strikes
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+
+
+def _in_all(rounds: int) -> str:
+    return "in the only round" if rounds == 1 else f"in all {rounds} rounds"
 
 
 def check_gaps(scenario: Scenario, accuracies: Mapping[str, float]) -> tuple[Finding, ...]:
@@ -219,9 +230,7 @@ def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
         if isinstance(a.verdict, Accepted) and isinstance(b.verdict, Accepted)
     ]
     same = sum(equal for _, equal in accepted)
-    because = (
-        f"the same verdict in all {len(first.rounds)} rounds, the same bits in {same} of {len(accepted)} with a result"
-    )
+    because = f"the same verdict {_in_all(len(first.rounds))}, the same bits in {same} of {len(accepted)} with a result"
     rule = "weighted_mean" if first.variant == "mean instead" else scenario.system.rule
     unequal = [number for number, equal in accepted if not equal]
     if unequal and rule in _SAME_BITS:

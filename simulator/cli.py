@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from hqde_ref.errors import ScenarioError, WireError
+from hqde_ref.errors import ConfigurationError, ScenarioError, WireError
 from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_all, summarise, trace_name, write_folder
-from simulator.records import Finding, Run
+from simulator.printing import print_execution
+from simulator.progress import telling
+from simulator.records import Run
 from simulator.scenario import SEED_MAX, Scenario
 from simulator.scenario_reading import load_scenario
-from simulator.terminal import INTERRUPTED, NOT_DETERMINISTIC, require_file, require_folder, run_app, write_text
+from simulator.tables import print_table
+from simulator.terminal import (
+    INTERRUPTED,
+    NOT_DETERMINISTIC,
+    count_of,
+    require_file,
+    require_folder,
+    run_app,
+    write_text,
+)
 from simulator.trace import Trace, read_trace
 
 __all__ = ["app", "main"]
@@ -33,9 +41,11 @@ app = typer.Typer(
     name="hqde-sim",
     help="Run fault scenarios on a distributed ensemble: in virtual time, on live Ray, or on both from the same file.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+CHECKOUT = Path(__file__).resolve().parent.parent  # where an installed package has no scenarios
 out = Console()
 err = Console(stderr=True)
 
@@ -55,23 +65,24 @@ Folder = Annotated[Path, typer.Argument(help="A folder that `hqde-sim run --out`
 @app.command("list")
 def list_scenarios() -> None:
     """List the scenarios that come along, with what they show."""
-    folder = _scenarios_folder()
-    table = Table("scenario", "shows", "clauses", box=None)
-    for path in sorted(folder.glob("*.yaml")):
-        scenario = load_scenario(path)
-        table.add_row(f"{folder.name}/{path.name}", scenario.metadata.description, ", ".join(scenario.metadata.clauses))
-    out.print(table)
+    rows = []
+    for path in _scenario_files():
+        told = load_scenario(path).metadata
+        rows.append((str(path), told.description, ", ".join(told.clauses)))
+    print_table(out, ("scenario", "shows", "clauses"), rows, wraps=("shows", "clauses"))
 
 
-def _scenarios_folder() -> Path:
-    here = Path("scenarios")
-    if not here.is_dir():
-        raise ScenarioError(
-            file="scenarios/",
-            where="",
-            problem="there is no such folder here; run this where the project is checked out",
-        )
-    return here
+def _scenario_files() -> list[Path]:
+    """The files in the folder ``scenarios`` where one stands, or of the checkout that this program runs from."""
+    for folder in (Path("scenarios"), CHECKOUT / "scenarios"):
+        if found := sorted(folder.glob("*.yaml")):
+            return found
+    raise ScenarioError(
+        file=str(Path("scenarios").absolute()),
+        where="",
+        problem="no scenario (*.yaml) is there: they come with the project's sources, not with an installed package; "
+        "go to a checkout, or write one of your own (`hqde-sim schema` says what it may hold)",
+    )
 
 
 @app.command()
@@ -80,7 +91,9 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Scenario files.",
     for path in files:
         scenario = load_scenario(path)
         out.print(
-            f"{path}: fine ({scenario.system.workers} workers, {scenario.workload.rounds} rounds)", highlight=False
+            f"{path}: fine ({count_of(scenario.system.workers, 'worker')}, "
+            f"{count_of(scenario.workload.rounds, 'round')})",
+            highlight=False,
         )
 
 
@@ -104,13 +117,15 @@ def run(
     Every law the scenario names is checked; a fault that never fired makes the run vacuous (exit code 2). Ctrl-C writes
     what is done so far and exits with 130.
     """
+    if address is not None:
+        _require_address(address, on)
     scenario, text = load_scenario(file), file.read_text(encoding="utf-8")
     if seed is not None:
         scenario = scenario.model_copy(update={"seed": seed})
     require_folder("--out", out_dir)
     require_file("--json", json_file)
     execution, interrupted = _execute(scenario, on, address)
-    _show(execution)
+    print_execution(out, execution)
     if out_dir is not None:
         write_folder(execution, out_dir, scenario_text=_with_seed(text, scenario.seed))
     if json_file is not None:
@@ -120,6 +135,21 @@ def run(
     if interrupted:
         err.print("Interrupted: only what was done is shown.")
     raise typer.Exit(INTERRUPTED if interrupted else exit_code(execution))
+
+
+def _require_address(address: str, on: World) -> None:
+    if on is World.sim:
+        raise ConfigurationError(
+            setting="--address",
+            wanted="absent with --on sim",
+            got=address,
+            do="add --on ray or --on both, or remove it",
+        )
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigurationError(
+            setting="--address", wanted="host:port of a Ray cluster", got=address, do="leave it out for a private one"
+        )
 
 
 def _with_seed(text: str, seed: int) -> str:
@@ -134,15 +164,18 @@ def _execute(scenario: Scenario, on: World, address: str | None) -> tuple[Execut
     """What was run, and whether Ctrl-C cut it short."""
     worlds = 2 if on is World.both else 1
     done: list[tuple[Run, Trace]] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("starting", total=worlds * len(VARIANTS) * scenario.workload.rounds)
+    rounds = scenario.workload.rounds
+    with telling(err, worlds * len(VARIANTS) * rounds) as tell:
 
-        def tell(world: str, variant: str, number: int) -> None:
-            bar.update(task, advance=1, description=f"{world}, {variant}, round {number}")
+        def begin(world: str, variant: str, number: int) -> None:
+            """Each round when it begins; the one after the last, when that has ended."""
+            now = f"{world}, {variant}, " + (f"round {number} of {rounds}" if number <= rounds else "done")
+            tell(now, done=int(number > 1))
 
         try:
-            for pair in run_all(scenario, on=on.value, address=address, progress=tell):
+            for pair in run_all(
+                scenario, on=on.value, address=address, progress=begin, say=partial(tell, at_once=True)
+            ):
                 done.append(pair)  # one by one: what is done stays when the next is cut short
         except KeyboardInterrupt:
             return conclude(scenario, done), True
@@ -161,6 +194,7 @@ def replay(folder: Folder) -> None:
         raise ScenarioError(
             file=str(folder), where="", problem="holds no simulated trace; run `hqde-sim run --out` first"
         )
+    _require_traces(folder)
     differing = 0
     for path in paths:
         recorded = read_trace(path)
@@ -173,11 +207,28 @@ def replay(folder: Folder) -> None:
     raise typer.Exit(NOT_DETERMINISTIC if differing else 0)
 
 
+def _require_traces(folder: Path) -> None:
+    """Every simulated trace that the summary names is there."""
+    path = folder / "summary.json"
+    try:
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        named = [trace_name(run["world"], run["variant"]) for run in runs if run["world"] == "sim"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what, got = str(path), f"{type(error).__name__}: {error}"
+        raise WireError(
+            what=what, wanted="the summary of a run", got=got, do="it was changed or lost; run again"
+        ) from None
+    for name in named:
+        if not (folder / name).is_file():
+            problem = f"{name} is missing, which the summary names; run again, or replay a copy that is whole"
+            raise ScenarioError(file=str(folder), where="", problem=problem)
+
+
 def _check_header(trace: Trace, path: Path) -> None:
     seed, variant = trace.header.get("seed"), trace.header.get("variant")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= SEED_MAX:
         raise WireError(what=f"{path}: seed", wanted="an integer", got=repr(seed), do="it was changed; run again")
-    if variant not in VARIANTS or trace_name(trace) != path.name:
+    if variant not in VARIANTS or trace_name(str(trace.header.get("world")), variant) != path.name:
         raise WireError(
             what=f"{path}: variant", wanted="the one its name says", got=repr(variant), do="it was changed; run again"
         )
@@ -189,66 +240,6 @@ def report(folder: Folder) -> None:
     from simulator.report import write_report  # needs jinja2, an extra
 
     out.print(f"Open it in a browser: {write_report(folder)}", highlight=False, soft_wrap=True)
-
-
-def _show(execution: Execution) -> None:
-    for run_done in execution.runs:
-        if run_done.variant == "as written":
-            out.print(_rounds_table(run_done))
-    out.print(_accuracy_table(execution))
-    out.print(_findings_table(execution))
-
-
-def _findings_table(execution: Execution) -> Table:
-    """One row a finding; worlds in which the same was found share one."""
-    where: dict[Finding, list[str]] = {}
-    for judged in execution.findings:
-        place = judged.world if judged.variant in ("as written", "all") else judged.variant
-        where.setdefault(judged.finding, []).append("sim, ray" if place == "both" else place)
-    table = Table("law", "clause", "where", "", "because", title="What held", title_justify="left", box=None)
-    colours = {"HOLDS": "green", "BROKEN": "bold red", "CANNOT_TELL": "yellow"}
-    for finding, places in where.items():
-        number = f"round {finding.round}: " if finding.round is not None and finding.status == "BROKEN" else ""
-        status = f"[{colours[finding.status]}]{finding.status}[/]"
-        table.add_row(finding.law, finding.clause, ", ".join(places), status, number + finding.because)
-    return table
-
-
-def _rounds_table(run_done: Run) -> Table:
-    title = f"{escape(run_done.scenario)} on {run_done.world}, as written (trace {run_done.digest})"
-    table = Table(
-        "round", "used", "rejected", "missing", "accuracy", "error / bound", title=title, title_justify="left", box=None
-    )
-    for record, outcome in zip(run_done.rounds, run_done.outcome(), strict=True):
-        ratio = "-"
-        if record.measured is not None and record.bound:
-            ratio = f"{record.measured.error:.3f} / {record.bound:.3f}"
-        table.add_row(
-            str(record.round),
-            str(len(list(outcome["used"]))) if outcome["accepted"] else "refused",  # type: ignore[call-overload]
-            _listed(record.verdict.rejected),
-            _listed(record.verdict.missing),
-            f"{record.accuracy:.3f}",
-            ratio,
-        )
-    return table
-
-
-def _listed(reasons: Mapping[str, str]) -> str:
-    """Members by the first words of their reason: ``w1, w2 crashed``."""
-    groups: dict[str, list[str]] = {}
-    for member, reason in sorted(reasons.items()):
-        groups.setdefault(reason.split(":")[0], []).append(member)
-    return "; ".join(f"{', '.join(members)} {reason}" for reason, members in groups.items()) or "-"
-
-
-def _accuracy_table(execution: Execution) -> Table:
-    rounds = execution.scenario.workload.rounds
-    heads = ["world", "variant", *(str(number) for number in range(1, rounds + 1))]
-    table = Table(*heads, title="Accuracy after each round", title_justify="left", box=None)
-    for run_done in execution.runs:
-        table.add_row(run_done.world, run_done.variant, *(f"{record.accuracy:.3f}" for record in run_done.rounds))
-    return table
 
 
 def main() -> None:

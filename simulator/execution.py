@@ -76,14 +76,18 @@ def run_all(
     address: str | None = None,
     variants: Sequence[Variant] = VARIANTS,
     progress: Callable[[str, str, int], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[tuple[Run, Trace]]:
-    """Run the variants in the worlds asked for, one after the other; ``progress`` is told (world, variant, round).
+    """Run the variants in the worlds asked for, one after the other.
 
+    Args:
+        progress: told (world, variant, round) as each round begins, and once more when the last has ended.
+        say: told in words what a live run waits for.
     Raises:
         RuntimeFault: when live Ray cannot be used.
     """
     for name in ("sim", "ray") if on == "both" else (on,):
-        with _one_thread(), closing(_LiveOnce(scenario, address)) as live:
+        with _one_thread(), closing(_LiveOnce(scenario, address, say)) as live:
             for variant in variants:
                 world = live.get() if name == "ray" else SimulatedWorld(scenario)
                 told = None if progress is None else partial(progress, name, variant)
@@ -93,16 +97,17 @@ def run_all(
 class _LiveOnce:
     """Live hosts, started at the first use and shared by all variants: starting them takes longer than a run."""
 
-    def __init__(self, scenario: Scenario, address: str | None) -> None:
+    def __init__(self, scenario: Scenario, address: str | None, say: Callable[[str], None]) -> None:
         self._scenario = scenario
         self._address = address
+        self._say = say
         self._world: World | None = None
 
     def get(self) -> World:
         if self._world is None:
             from simulator.live import LiveWorld  # imports Ray, which a simulated run does not need
 
-            self._world = LiveWorld(self._scenario, address=self._address)
+            self._world = LiveWorld(self._scenario, address=self._address, say=self._say)
         return self._world
 
     def close(self) -> None:
@@ -193,9 +198,9 @@ def _summarise_run(run: Run) -> dict[str, Any]:
     }
 
 
-def trace_name(trace: Trace) -> str:
+def trace_name(world: str, variant: str) -> str:
     """File name of a trace within a run folder."""
-    return f"trace-{trace.header['world']}-{trace.header['variant'].replace(' ', '-')}.jsonl"
+    return f"trace-{world}-{variant.replace(' ', '-')}.jsonl"
 
 
 def write_folder(execution: Execution, folder: Path, *, scenario_text: str) -> None:
@@ -217,6 +222,6 @@ def write_folder(execution: Execution, folder: Path, *, scenario_text: str) -> N
 def _write_files(execution: Execution, folder: Path, scenario_text: str) -> None:
     (folder / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
     for trace in execution.traces:
-        trace.write(folder / trace_name(trace))
+        trace.write(folder / trace_name(trace.header["world"], trace.header["variant"]))
     text = json.dumps(summarise(execution), indent=2, ensure_ascii=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")

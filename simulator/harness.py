@@ -49,7 +49,10 @@ class AttackerSpec:
 
 
 class Attacker:
-    """Forges contributions; knows what the adversary tells it and keeps nothing."""
+    """Forges contributions; knows what the adversary tells it. All colluders of a round send one row, made once."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Forge, Tensor] | None = None
 
     def perform(self, request: Request, /) -> Reply:
         match request:
@@ -73,22 +76,34 @@ class Attacker:
 
     def _forge(self, request: Forge) -> Contribution:
         assert request.template is not None, "a liar has a contribution to replace"
-        row = forge(
-            request.attack,
-            request.options,
-            Knowledge(
-                honest=[_floats(pieces, request.layout) for pieces in request.known],
-                base=_floats(request.base, request.layout),
-                generator=torch.Generator().manual_seed(request.seed),
-                colluders=request.colluders,
-            ),
-        )
+        if self._made is None or not _is_same_lie(self._made[0], request):
+            self._made = request, _forge_row(request)
+        row = self._made[1]
         _, integers = split_rows(join([piece.ref for piece in request.base], request.layout), request.layout)
         packed = merge_rows(row.to(row_dtype(request.layout)), integers, request.layout)
         pieces = cut(packed, request.layout, len(request.base))
         return dataclasses.replace(
             request.template, payloads=_payloads(request, pieces), digests=tuple(digest(piece) for piece in pieces)
         )
+
+
+def _is_same_lie(one: Forge, other: Forge) -> bool:
+    """Payloads are equal by key, which another run on the same hosts uses again: the state has to be the same too."""
+    alike = dataclasses.replace(one, worker=other.worker, template=other.template) == other
+    return alike and all(torch.equal(a.ref, b.ref) for a, b in zip(one.base, other.base, strict=True))
+
+
+def _forge_row(request: Forge) -> Tensor:
+    return forge(
+        request.attack,
+        request.options,
+        Knowledge(
+            honest=[_floats(pieces, request.layout) for pieces in request.known],
+            base=_floats(request.base, request.layout),
+            generator=torch.Generator().manual_seed(request.seed),
+            colluders=request.colluders,
+        ),
+    )
 
 
 def _payloads(request: Forge, pieces: Sequence[Tensor]) -> tuple[Payload, ...]:

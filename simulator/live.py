@@ -58,19 +58,29 @@ class _WithoutRaylet(io.TextIOBase):
 
 
 class LiveWorld:
-    """Real Ray. ``address`` is that of a running cluster; None starts a private one and ends it on ``close``."""
+    """Real Ray.
+
+    Args:
+        address: of a running cluster; None starts a private one and ends it on ``close``.
+        say: told in words what is waited for, where that may take long.
+    """
 
     name = "ray"
 
-    def __init__(self, scenario: Scenario, *, address: str | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, *, address: str | None = None, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._say = say
+        self._crashed: list[str] = []
         self._brakes: dict[str, tuple[threading.Event, threading.Thread]] = {}
         self._observe: Callable[[Span], None] | None = None
         with contextlib.ExitStack() as quiet:
             quiet.enter_context(contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)))
-            before = signal.getsignal(signal.SIGTERM)
-            self._runtime = OnRay(place_nodes(scenario), address=address, gpus=scenario.system.gpus, observe=self._show)
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # Ray put its own there, which ends the process at once
+            nodes = place_nodes(scenario)
+            cluster = "starting Ray" if address is None else f"joining Ray at {address}"
+            say(f"ray: {cluster}, then waiting until {len(nodes)} hosts are ready, a minute at most")
+            self._runtime = OnRay(nodes, address=address, gpus=scenario.system.gpus, observe=self._show)
+            say("ray: all hosts are ready")
             self._quiet = quiet.pop_all()  # until it is closed; where Ray fails, output is as it was at once
 
     @property
@@ -79,6 +89,7 @@ class LiveWorld:
 
     def crash(self, host: str) -> bool:
         self._release(host)
+        self._crashed.append(host)
         return self._runtime.send(host, signal.SIGKILL)
 
     def pause(self, host: str) -> bool:
@@ -101,7 +112,10 @@ class LiveWorld:
         return True
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
+        if back := [host for host in self._crashed if host not in down]:
+            self._say(f"ray: waiting until {', '.join(back)} is back, {_SETTLE_S:g} s at most")
         self._runtime.settle(within_s=_SETTLE_S, down=down)
+        self._crashed = [host for host in self._crashed if host in down]
 
     def watch(self, observe: Callable[[Span], None]) -> None:
         self._observe = observe

@@ -9,6 +9,7 @@ from simulator.report_charts import format_number, format_share
 from simulator.report_data import FindingSeen, RunSeen, Seen
 from simulator.report_tables import Agreement
 from simulator.report_time import format_seconds
+from simulator.terminal import count_of
 
 __all__ = ["Head", "Strip", "Tile", "head", "strip"]
 
@@ -91,7 +92,7 @@ def _verdict(findings: tuple[FindingSeen, ...] | None) -> tuple[str, Mood]:
         return f"{broken} {'law is' if broken == 1 else 'laws are'} broken", "bad"
     if unsure:
         return f"{unsure} {'law' if unsure == 1 else 'laws'} could not be judged", "unsure"
-    return f"All {len(findings)} findings hold", "good"
+    return ("The only finding holds" if len(findings) == 1 else f"All {len(findings)} findings hold"), "good"
 
 
 def _story(seen: Seen, lead: RunSeen) -> str:
@@ -99,7 +100,8 @@ def _story(seen: Seen, lead: RunSeen) -> str:
     runs = [run for run in seen.runs if run.world == lead.world and run.rounds]
     ends: dict[str, str] = {run.variant: format_share(run.rounds[-1].accuracy) for run in runs}
     hosts = len([host for host in lead.hosts if host != "harness"])
-    told = [f"{len(lead.members)} members on {hosts} hosts, {len(lead.rounds)} rounds."]
+    members, rounds = count_of(len(lead.members), "member"), count_of(len(lead.rounds), "round")
+    told = [f"{members} on {count_of(hosts, 'host')}, {rounds}."]
     words: dict[str, str] = {
         "as written": f"As written ({rule.replace('_', ' ')}) the model ends at",
         "mean instead": "with a mean instead, at",

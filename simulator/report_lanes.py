@@ -191,14 +191,15 @@ def _bar(span: SpanSeen, seen: RoundSeen, scale: TimeScale, y: int) -> Bar:
     x = min(scale.at(span.start), 100 - _LEAST)
     width = max(scale.at(span.finish) - x, _LEAST)
     failed = span.outcome == "Failed"
+    request = span.request.removeprefix("Poisoned")
     since, until = (format_seconds(time - seen.began) for time in (span.start, span.finish))
-    forgery = seen.forgery(span.node) if span.request == "Train" and not failed else ""
+    forgery = seen.forgery(span.node) if request == "Train" and not failed else ""
     return Bar(
         x=x,
         width=round(width, 3),
         y=y,
-        kind=span.request.lower() if span.request in KINDS else SHARDED.get(span.request, "other"),
-        letter=span.request[:1] if width >= _LETTER_FROM else "",
+        kind=request.lower() if request in KINDS else SHARDED.get(request, "other"),
+        letter=request[:1] if width >= _LETTER_FROM else "",
         failed=failed,
         forgery=forgery,
         tip=f"{span.node} on {span.host}: {span.request} → {span.outcome}\n"

@@ -60,7 +60,7 @@ def policy_of(scenario: Scenario, variant: Variant) -> Policy:
 def run_variant(
     scenario: Scenario, world: World, *, variant: Variant = "as written", progress: Callable[[int], None] | None = None
 ) -> tuple[Run, Trace]:
-    """Run one variant from a fresh state; ``progress`` is told each round that ends."""
+    """Run one variant from a fresh state; ``progress`` is told each round that begins, and one more at the end."""
     return _Running(scenario, world, variant).go(progress)
 
 
@@ -88,13 +88,14 @@ class _Running:
         )
         state, digests = begun.state, begun.digests
         records = []
+        tell = progress or (lambda number: None)
         for number in range(1, self._scenario.workload.rounds + 1):
+            tell(number)
             record = self._round(number, state, digests, begun.layout)
             if isinstance(record.verdict, Accepted):
                 state, digests = record.verdict.payloads, record.verdict.digests
             records.append(record)
-            if progress is not None:
-                progress(number)
+        tell(len(records) + 1)
         run = Run(
             scenario=self._scenario.metadata.name,
             world=self._world.name,

@@ -88,6 +88,9 @@ class _Message:
     delivered: bool = False
 
 
+_Place = tuple[_Message, int]  # where a call is: in which message, as which of its calls
+
+
 @dataclasses.dataclass(slots=True)
 class _Host:
     specs: tuple[NodeSpec, ...]
@@ -141,25 +144,32 @@ class Simulated:
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
         end = max(round(min(until, self.now() + _FOREVER_S) * SECOND), self._time)
-        joined = [self._find_flying(call) for call in calls]
-        groups: dict[str, list[Call]] = {}
-        for call, flying in zip(calls, joined, strict=True):
-            host = self._host_of.get(call.node)
-            if flying is None and host is not None and call not in groups.setdefault(host, []):
-                groups[host].append(call)
-        for host, group in groups.items():
-            self._send(_Message(host=host, calls=tuple(group)))
-        messages = [self._find_flying(call) for call in calls]
-        while not self._is_enough(messages, calls, enough) and self._events and self._events[0][0] <= end:
+        self._send_new(calls)
+        flying = _index(self._flying)
+        places = [_find(flying, call) for call in calls]
+        while not _is_enough(places, enough) and self._events and self._events[0][0] <= end:
             self._step()
-        if not self._is_enough(messages, calls, enough):
+        if not _is_enough(places, enough):
             self._time = end
         answers = tuple(
-            Answer(node=call.node, reply=_reply_in(message, call))
-            for call, message in zip(calls, messages, strict=True)
+            Answer(node=call.node, reply=_reply_at(place, call)) for call, place in zip(calls, places, strict=True)
         )
         self._flying = [message for message in self._flying if not message.delivered]
         return answers
+
+    def _send_new(self, calls: Sequence[Call]) -> None:
+        """One message a host, with the calls that no equal one in flight stands for."""
+        flying = _index(self._flying)
+        groups: dict[str, list[Call]] = {}
+        new: dict[tuple[str, int], list[Call]] = {}
+        for call in calls:
+            host = self._host_of.get(call.node)
+            twins = new.setdefault((call.node, call.attempt), [])
+            if host is not None and _find(flying, call) is None and call not in twins:
+                twins.append(call)
+                groups.setdefault(host, []).append(call)
+        for host, group in groups.items():
+            self._send(_Message(host=host, calls=tuple(group)))
 
     def fetch(self, payload: Payload) -> Tensor:
         vector: Tensor = payload.ref.clone()
@@ -298,26 +308,42 @@ class Simulated:
 
         self._at(self._time + self._travel(), deliver)
 
-    # ---------------------------------------------------------------------------------------------- asks
 
-    def _find_flying(self, call: Call) -> _Message | None:
-        return next((message for message in self._flying if call in message.calls and not message.delivered), None)
-
-    def _is_enough(self, messages: Sequence[_Message | None], calls: Sequence[Call], enough: int) -> bool:
-        if all(message is None or message.delivered for message in messages):
-            return True
-        good = 0
-        for call, message in zip(calls, messages, strict=True):
-            good += message is not None and message.delivered and not isinstance(_reply_in(message, call), Failed)
-        return good >= enough
+def _index(messages: Sequence[_Message]) -> dict[tuple[str, int], list[_Place]]:
+    """Calls that are not answered yet, by node and attempt: requests hold objects that cannot be hashed."""
+    found: dict[tuple[str, int], list[_Place]] = {}
+    for message in messages:
+        if not message.delivered:
+            for place, call in enumerate(message.calls):
+                found.setdefault((call.node, call.attempt), []).append((message, place))
+    return found
 
 
-def _reply_in(message: _Message | None, call: Call) -> Reply:
-    if message is None:
+def _find(flying: Mapping[tuple[str, int], Sequence[_Place]], call: Call) -> _Place | None:
+    near = flying.get((call.node, call.attempt), ())
+    return next(((message, place) for message, place in near if message.calls[place] == call), None)
+
+
+def _is_enough(places: Sequence[_Place | None], enough: int) -> bool:
+    waiting = good = 0
+    for found in places:
+        if found is None:
+            continue
+        message, place = found
+        if not message.delivered or message.replies is None:
+            waiting += 1
+        elif not isinstance(message.replies[place], Failed):
+            good += 1
+    return not waiting or good >= enough
+
+
+def _reply_at(found: _Place | None, call: Call) -> Reply:
+    if found is None:
         return Failed(reason=f"there is no node {call.node!r}", definite=True)
+    message, place = found
     if not message.delivered or message.replies is None:
         return LATE
-    return message.replies[message.calls.index(call)]
+    return message.replies[place]
 
 
 def _build(specs: Sequence[NodeSpec], incarnation: int) -> dict[str, Node]:

@@ -6,15 +6,18 @@ Reading one, with errors in one line, is ``simulator.scenario_reading``. The JSO
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from hqde_ref.clauses import CLAUSES
 from hqde_ref.core.judging import check_policy
 from hqde_ref.core.trees import plan_tree
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Policy
-from simulator.attacks import check_attack
+from simulator.attacks import ATTACKS, DATA_ATTACKS, check_attack
 from simulator.harness import BIT_FLIP
 from simulator.streams import stream
 from simulator.targets import Placement, Strict, Target, choose_targets
@@ -62,6 +65,17 @@ class Metadata(Strict):
         if isinstance(values, dict) and isinstance(values.get("clauses"), list):
             values = {**values, "clauses": [str(clause) for clause in values["clauses"]]}
         return values
+
+    @field_validator("clauses")
+    @classmethod
+    def _known(cls, numbers: tuple[str, ...]) -> tuple[str, ...]:
+        ids = [clause.id for clause in CLAUSES]
+        for number in numbers:
+            if number not in ids:
+                near = difflib.get_close_matches(number, ids, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {ids[0]} to {ids[-1]}"
+                raise ValueError(f"there is no clause {number!r}; {hint} (`hqde-verify list` shows them all)")
+        return numbers
 
 
 class System(Strict):
@@ -155,6 +169,15 @@ class AttackModel(BaseModel):
         for key, value in (self.model_extra or {}).items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"option {key}: wanted a number, got {value!r}")
+        if self.name in DATA_ATTACKS:
+            for option in self.options:
+                raise ConfigurationError(setting=f"option of {self.name}", wanted="none", got=option, do="remove it")
+            return self
+        if self.name not in ATTACKS:
+            names = (*ATTACKS, *DATA_ATTACKS)
+            near = difflib.get_close_matches(self.name, names, n=1)
+            do = f"did you mean {near[0]!r}" if near else "choose one of these"
+            raise ConfigurationError(setting="attack", wanted=f"one of {', '.join(names)}", got=self.name, do=do)
         check_attack(self.name, self.options)
         return self
 
@@ -258,6 +281,16 @@ class Scenario(Strict):
             self.members if on_members else self.hosts,
             draw=stream(self.seed, "target", index),
             placement=fault.placement if isinstance(fault, Byzantine | Corrupt) else "random",
+        )
+
+    @property
+    def poisonable(self) -> frozenset[str]:
+        """Members whose data some fault poisons."""
+        return frozenset(
+            member
+            for index, fault in enumerate(self.faults)
+            if isinstance(fault, Byzantine) and fault.attack.name in DATA_ATTACKS
+            for member in self.aim(index)
         )
 
     @property

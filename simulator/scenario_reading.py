@@ -69,14 +69,16 @@ def parse_scenario(text: str, *, file: str) -> Scenario:
     except HqdeError as error:
         raise ScenarioError(file=file, where="system", problem=str(error)) from None
     except ValidationError as error:
-        where, problem = _explain(error)
+        where, problem = _explain(error, document)
         raise ScenarioError(file=file, where=where, problem=problem) from None
 
 
-def _explain(error: ValidationError) -> tuple[str, str]:
-    """The first problem: its place as a path, and a sentence."""
-    first = min(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", len(e["loc"])))
-    path = _path([part for part in first["loc"] if part not in _TAGS])
+def _explain(error: ValidationError, document: dict[str, Any]) -> tuple[str, str]:
+    """The first problem: its place as the file spells it, and a sentence."""
+    found = [e for e in error.errors() if _is_meant(e["loc"], document)] or error.errors()
+    first = min(found, key=lambda e: (e["type"] != "extra_forbidden", len(e["loc"])))
+    parts = _written(first["loc"], document, is_missing=first["type"] == "missing")
+    path = _path(parts)
     match first["type"]:
         case "extra_forbidden":
             name = str(first["loc"][-1])
@@ -86,17 +88,51 @@ def _explain(error: ValidationError) -> tuple[str, str]:
             return path, "is required and missing"
         case "union_tag_invalid":
             tag = str(first.get("ctx", {}).get("tag"))
-            near = difflib.get_close_matches(tag, sorted(_TAGS), n=1)
-            return f"{path}.action", f"unknown action {tag!r}; " + (f"did you mean {near[0]!r}?" if near else _ACTIONS)
+            near = difflib.get_close_matches(tag, _ACTIONS, n=1)
+            listed = f"there are {', '.join(_ACTIONS[:-1])} and {_ACTIONS[-1]}"
+            return f"{path}.action", f"unknown action {tag!r}; " + (f"did you mean {near[0]!r}?" if near else listed)
+        case "union_tag_not_found":
+            return f"{path}.action", "is required and missing"
         case "value_error":
             return path, str(first["msg"]).removeprefix("Value error, ")
+        case _ if parts and parts[-1] == "target":
+            return path, f"wanted {_TARGETS}, got {first['input']!r}"
         case _:
             wanted = str(first["msg"]).removeprefix("Input should be ")
             return path, f"wanted {wanted[0].lower()}{wanted[1:]}, got {first['input']!r}"
 
 
-_ACTIONS = "there are byzantine, corrupt, crash, pause and slow"
-_TAGS = frozenset({"byzantine", "corrupt", "crash", "pause", "slow", "Fixed", "FixedPercent", "tuple[str, ...]", "str"})
+_ACTIONS = ("byzantine", "corrupt", "crash", "pause", "slow")
+_TARGETS = (
+    "one, all, minority, majority, minority-third, {fixed: N}, {fixed-percent: P}, the name of a host or member, "
+    "or a list of names"
+)
+
+
+def _written(loc: tuple[int | str, ...], document: Any, *, is_missing: bool) -> list[int | str]:
+    """The place without what pydantic adds to it, the names of types and choices: only what stands in the file."""
+    parts: list[int | str] = []
+    at = document
+    for part in loc:
+        is_key = isinstance(at, dict) and part in at
+        is_place = isinstance(at, list) and isinstance(part, int) and part < len(at)
+        if is_key or is_place:
+            parts.append(part)
+            at = at[part]
+    return [*parts, loc[-1]] if is_missing else parts
+
+
+def _is_meant(loc: tuple[int | str, ...], document: Any) -> bool:
+    """A target may be one of several things, and pydantic tells why it is none of them: keep the one it looks like."""
+    if "target" not in loc[:-1]:
+        return True
+    at, place = document, loc.index("target")
+    for part in _written(loc[: place + 1], document, is_missing=False):
+        at = at[part]
+    looks = {"fixed": "Fixed", "fixed-percent": "FixedPercent"}
+    kinds = [kind for key, kind in looks.items() if isinstance(at, dict) and key in at]
+    kinds += ["tuple[str, ...]"] if isinstance(at, list) else []
+    return not kinds or loc[place + 1] in kinds
 
 
 def _path(parts: list[int | str]) -> str:

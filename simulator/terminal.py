@@ -28,6 +28,8 @@ __all__ = [
     "HARNESS_FAILED",
     "INTERRUPTED",
     "NOT_DETERMINISTIC",
+    "count_of",
+    "printable",
     "require_file",
     "require_folder",
     "run_app",
@@ -43,6 +45,16 @@ INTERRUPTED: Final = 130
 
 _MISUSE = (ConfigurationError, ForeignError, LayoutError, ScenarioError, WireError)
 _USAGE: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
+
+
+def count_of(number: int, noun: str) -> str:
+    """``1 round``, ``6 rounds``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Text of others with control characters as escapes (``\\x1b``): raw, they would steer the reader's terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def require_folder(setting: str, folder: Path | None) -> None:
@@ -103,7 +115,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """A polite end from outside (``timeout``, CI) is treated as Ctrl-C: what is done is kept."""
+    """A polite end from outside (``timeout``, CI) is treated as Ctrl-C: what is done is kept.
+
+    CI sends it twice; the second must not keep the results of the first from being written.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -111,18 +127,27 @@ def run_app(app: typer.Typer, *, name: str) -> NoReturn:
     """Run a command and exit: bad input with 4 and one line, our own failure with 5, Ctrl-C with 130."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name=name)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except _USAGE as error:
-        print(f"{name}: {error.format_message()} Try '{name} --help'.", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(_misused(error, name))
     except _MISUSE as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(_say(f"{name}: {error}", BAD_INPUT))
     except HqdeError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(HARNESS_FAILED)
+        sys.exit(_say(f"{name}: {error}", HARNESS_FAILED))
+
+
+def _misused(error: Any, name: str) -> int:
+    """A command without words gets the help; a wrong word gets one line."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return _say(error.format_message(), BAD_INPUT)
+    return _say(f"{name}: {error.format_message()} Try '{name} --help'.", BAD_INPUT)
+
+
+def _say(text: str, code: int) -> int:
+    print(printable(text), file=sys.stderr)
+    return code

@@ -11,6 +11,7 @@ from hqde_ref.nodes.evaluator import EvaluatorSpec
 from hqde_ref.nodes.worker import WorkerSpec
 from hqde_ref.rounds.plans import Seat
 from simulator.harness import AttackerSpec, ObserverSpec
+from simulator.poisoned import PoisonableSpec
 from simulator.runtime import SECOND, Network, Simulated
 from simulator.scenario import Scenario
 
@@ -55,8 +56,10 @@ def place_nodes(scenario: Scenario) -> Mapping[str, tuple[NodeSpec, ...]]:
     """Workers and one aggregator on each host; attacker, observer and evaluator on the harness's own."""
     workload = f"{scenario.workload.dataset}-{scenario.workload.model}"
     hosts: dict[str, list[NodeSpec]] = {host: [AggregatorSpec(name=f"a{host[1:]}")] for host in scenario.hosts}
+    poisonable = scenario.poisonable
     for index, member in enumerate(scenario.members):
-        hosts[member_host(index, scenario)].append(WorkerSpec(name=member, workload=workload))
+        kind = PoisonableSpec if member in poisonable else WorkerSpec
+        hosts[member_host(index, scenario)].append(kind(name=member, workload=workload))
     hosts[HARNESS] = [
         AttackerSpec(name="attacker"),
         ObserverSpec(name="observer"),

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from hqde_ref.errors import ConfigurationError
+from hqde_ref.messages import Contribution, Entry, Forge, Layout, Payload
 from hqde_ref.nodes.worker import WorkerSpec, flip_labels
 from hqde_ref.workloads import load_workload
+from simulator import harness
 from simulator.attack_knowledge import Aggregation
 from simulator.attack_search import find_worst_lie
 from simulator.attacks import ATTACKS, Knowledge, check_attack, collude, forge
@@ -190,3 +192,38 @@ def test_label_flipping_changes_every_target_and_no_test() -> None:
     )
     assert torch.equal(poisoned._workload.targets, flipped.targets)
     assert torch.equal(honest._workload.targets, workload.targets)
+
+
+def _forge(base: Tensor, *, worker: str = "w8", round_number: int = 1) -> Forge:
+    layout = Layout(entries=(Entry(name="w", shape=(4,), dtype="float32"),))
+
+    def payload(key: str, row: Tensor) -> tuple[Payload, ...]:
+        return (Payload(key=key, ref=row.view(torch.uint8), nbytes=16),)
+
+    template = Contribution(
+        round=round_number, worker=worker, incarnation=0, payloads=payload(worker, base), layout="", digests=("",),
+        mass=1.0, samples=1, loss=None, efficiency=1.0, accuracy=None,
+    )  # fmt: skip
+    return Forge(
+        round=round_number, worker=worker, attack="ipm", options={"epsilon": 2.0},
+        known=(payload("w0", base + 1), payload("w1", base + 3)), base=payload("state", base), layout=layout, seed=1,
+        template=template, colluders=2,
+    )  # fmt: skip
+
+
+def test_colluders_send_one_row_each_under_its_own_name_and_another_state_makes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(harness, "forge", lambda *words: made.append("") or forge(*words))
+    attacker, zeros = harness.Attacker(), torch.zeros(4)
+    first, second = (attacker.perform(_forge(zeros, worker=worker)) for worker in ("w8", "w9"))
+    moved = attacker.perform(_forge(zeros + 10))  # as in another run on the same hosts: keys are the same
+    assert isinstance(first, Contribution)
+    assert isinstance(second, Contribution)
+    assert isinstance(moved, Contribution)
+    assert (first.worker, second.worker) == ("w8", "w9")
+    assert first.digests == second.digests
+    assert first.payloads[0].ref.view(torch.float32).tolist() == [-4.0] * 4
+    assert moved.payloads[0].ref.view(torch.float32).tolist() == [6.0] * 4
+    assert len(made) == 2

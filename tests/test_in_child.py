@@ -165,7 +165,9 @@ def test_what_the_child_cannot_load_is_one_clear_line_with_advice() -> None:
 
 
 def test_a_child_that_supports_something_unknown_is_refused() -> None:
-    with pytest.raises(ForeignError, match="it says that it supports 'int', which is no request; see hqde_ref"):
+    with pytest.raises(
+        ForeignError, match=r"its supports: wanted a set of request types from hqde_ref\.messages, got <class 'int'>"
+    ):
         foreign("Unknown")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from properties.clauses import CLAUSES
+from hqde_ref.clauses import CLAUSES
 from properties.declaring import Law
 from properties.examine import Profile, examine
 from properties.subject import Subject

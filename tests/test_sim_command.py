@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from simulator import cli
+from simulator.execution import run_all
+from simulator.scenario_reading import load_scenario
 from simulator.trace import read_trace
 
 SMALL = """
@@ -33,10 +37,12 @@ def _sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
-def _one_line(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 4, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+def _one_line(done: subprocess.CompletedProcess[str], code: int = 4) -> str:
+    """The error, which is one line after those of progress that a slow machine prints."""
+    assert done.returncode == code, done
+    *progress, line = done.stderr.splitlines()
+    assert all(told.startswith("[") for told in progress), done.stderr
+    return line
 
 
 def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
@@ -52,10 +58,8 @@ def test_a_full_disk_is_one_line_after_the_tables(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, which Linux has")
     done = _sim("run", _file(tmp_path), "--json", "/dev/full")
-    assert done.returncode == 5
     assert "What held" in done.stdout
-    assert "/dev/full: cannot be written (No space left on device)" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "/dev/full: cannot be written (No space left on device)" in _one_line(done, 5)
 
 
 def test_a_name_with_markup_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -98,3 +102,84 @@ def test_a_termination_from_outside_keeps_what_is_done(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "Interrupted" in errors
     assert json.loads(summary.read_text(encoding="utf-8"))["scenario"] == "small"
+
+
+def _sim_here(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["hqde-sim", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    ("on", "address", "line"),
+    [
+        (
+            "ray",
+            "garbage",
+            "--address must be host:port of a Ray cluster, got 'garbage'; leave it out for a private one.",
+        ),
+        ("both", "host:99999", "--address must be host:port of a Ray cluster, got 'host:99999'"),
+        ("ray", "ray://host:1", "--address must be host:port of a Ray cluster, got 'ray://host:1'"),
+        (
+            "sim",
+            "host:1",
+            "--address must be absent with --on sim, got 'host:1'; add --on ray or --on both, or remove it.",
+        ),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on: str, address: str, line: str
+) -> None:
+    assert _sim_here(monkeypatch, "run", "scenarios/slow_host.yaml", "--on", on, "--address", address) == 4
+    assert capsys.readouterr().err.startswith(f"hqde-sim: {line}")
+
+
+def test_list_outside_a_checkout_says_what_it_looked_for_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    assert _sim_here(monkeypatch, "list") == 4
+    told = capsys.readouterr().err
+    assert told.startswith(f"hqde-sim: {tmp_path / 'scenarios'}: no scenario (*.yaml) is there")
+    assert "go to a checkout" in told
+    assert told.count("\n") == 1
+
+
+def test_list_finds_the_scenarios_of_the_checkout_it_runs_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert _sim_here(monkeypatch, "list") == 0
+    assert str(cli.CHECKOUT / "scenarios" / "minority_third.yaml") in capsys.readouterr().out
+
+
+def test_replay_says_which_trace_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    assert _sim_here(monkeypatch, "run", _file(tmp_path), "--out", folder) == 0
+    (folder / "trace-sim-mean-instead.jsonl").unlink()
+    assert _sim_here(monkeypatch, "replay", folder) == 4
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{folder}: trace-sim-mean-instead.jsonl is missing, which the summary names" in line
+    assert "run again" in line
+    (folder / "summary.json").write_text("[", encoding="utf-8")
+    assert _sim_here(monkeypatch, "replay", folder) == 4
+    assert "summary.json: wanted the summary of a run" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_replays_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def cut_short(*_: object, **__: object) -> Iterator[object]:
+        yield from run_all(load_scenario(_file(tmp_path)), on="sim", variants=("as written",))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "run_all", cut_short)
+        assert _sim_here(patch, "run", _file(tmp_path), "--out", tmp_path / "out") == 130
+    assert _sim_here(monkeypatch, "replay", tmp_path / "out") == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hqde_ref.clauses import CLAUSES
 from properties import cli
-from properties.clauses import CLAUSES
 from tests import verify_samples
 
 
@@ -124,6 +124,26 @@ def test_an_interrupt_leaves_the_partial_report(monkeypatch: pytest.MonkeyPatch,
             ["run", "tests.verify_samples:Picky", "--in-process"],
             "implementation 'tests.verify_samples:Picky': 'tests.verify_samples:Picky' does not start (TypeError: ",
         ),
+        (
+            ["run", "tests.verify_samples:SupportsAName", "--in-process"],
+            "implementation 'tests.verify_samples:SupportsAName': "
+            "its supports: wanted a set of request types from hqde_ref.messages, got 'Aggregate'; import what it ",
+        ),
+        (
+            ["run", "tests.verify_samples:SupportsNoSet", "--in-process"],
+            "implementation 'tests.verify_samples:SupportsNoSet': "
+            "its supports: wanted a set of request types from hqde_ref.messages, got 5",
+        ),
+        (
+            ["run", "tests.verify_samples:RulesWithoutTopology", "--in-process"],
+            "implementation 'tests.verify_samples:RulesWithoutTopology': "
+            "its rules: wanted (rule, topology) pairs or None, got 'krum'; ",
+        ),
+        (
+            ["run", "tests.verify_samples:NumberedVersion", "--in-process"],
+            "implementation 'tests.verify_samples:NumberedVersion': "
+            "its version: wanted a text, got 3; put it in quotes.",
+        ),
         (["run", "nobody"], "implementation 'nobody': no implementation has this name (known:"),
         (
             ["run", "reference", "--known-failures", "no-such-file"],
@@ -143,6 +163,13 @@ def test_wrong_input_is_one_line_and_exit_code_4(
     assert told.err.startswith(f"hqde-verify: {line}")
     assert told.err.count("\n") == 1
     assert told.out == ""
+
+
+def test_a_child_says_the_same_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _verify(monkeypatch, "run", "tests.verify_samples:SupportsAName") == 4
+    told = capsys.readouterr().err
+    assert "wanted a set of request types from hqde_ref.messages, got 'Aggregate'; import what it answers" in told
+    assert told.count("\n") == 1
 
 
 def test_an_unknown_name_among_known_failures_is_named_with_its_line(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from hqde_ref.clauses import CLAUSES
 from hqde_ref.messages import Implementation
 from hqde_ref.reference import Reference
 from properties import subject as subject_module
-from properties.clauses import CLAUSES
 from properties.examine import PROFILES, Profile, examine
 from properties.known_failures import with_expectation
 from properties.oracles import level_sizes, lower_middle, round_half, tree_tolerance

@@ -89,3 +89,27 @@ class Picky(Reference):
 
     def __init__(self, needed: str) -> None:
         self.needed = needed
+
+
+class SupportsAName(Reference):
+    """Says what it supports by name."""
+
+    supports = frozenset({"Aggregate"})  # type: ignore[assignment]
+
+
+class SupportsNoSet(Reference):
+    """Says what it supports with a number."""
+
+    supports = 5  # type: ignore[assignment]
+
+
+class RulesWithoutTopology(Reference):
+    """Lists rules only."""
+
+    rules = ("krum",)  # type: ignore[assignment]
+
+
+class NumberedVersion(Reference):
+    """Its version is a number."""
+
+    version = 3  # type: ignore[assignment]

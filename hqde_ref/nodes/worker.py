@@ -64,16 +64,18 @@ def train_steps(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int
     losses: list[float] = []
     if len(inputs) == 0:
         return losses
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     model.train()
     for _ in range(steps):
-        optimizer.zero_grad()
+        model.zero_grad()
         loss = nn.functional.cross_entropy(model(inputs), targets)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        with torch.no_grad():  # as torch.optim.SGD, bit for bit, whose first step loads seconds' worth of a compiler
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.add_(parameter.grad, alpha=-rate)
     return losses
 
 
@@ -85,7 +87,7 @@ class Worker:
         self._workload = workload
         self._incarnation = incarnation
         self._model = workload.initial_model(seed=0)  # only its shapes matter: the state comes with Adopt
-        # The first step in a process loads seconds' worth of torch: a host is ready when that is behind it.
+        # The first step in a process is slower than all others: a host is ready when that is behind it.
         train_steps(self._model, workload.inputs[:1], workload.targets[:1], steps=1, rate=workload.rate)
         self._layout: Layout = layout_of(self._model.state_dict())
         self._base: tuple[str, ...] | None = None

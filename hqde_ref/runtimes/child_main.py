@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from torch import Tensor
 
-from hqde_ref import wire
+from hqde_ref import messages, wire
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import Failed, Node
 from hqde_ref.runtimes.protocol import FOLDER, INCARNATION, PROTOCOL
@@ -60,7 +60,30 @@ def load(target: str) -> Any:
         raise CannotLoad(
             f"{target!r} is no implementation: it lacks {', '.join(lacking)}", "see hqde_ref.messages.Implementation"
         )
+    _check_said(found)
     return found
+
+
+def _check_said(found: Any) -> None:
+    """What an implementation says of itself is of the right kind: one sentence here, a traceback anywhere later."""
+    for attribute in ("name", "version"):
+        if not isinstance(said := getattr(found, attribute), str):
+            raise CannotLoad(f"its {attribute}: wanted a text, got {said!r}", "put it in quotes")
+    supports = found.supports
+    is_set = isinstance(supports, set | frozenset | tuple | list)
+    for kind in supports if is_set else [supports]:
+        if not is_set or not isinstance(kind, type) or getattr(messages, kind.__name__, None) is not kind:
+            raise CannotLoad(
+                f"its supports: wanted a set of request types from hqde_ref.messages, got {kind!r}",
+                "import what it answers, such as Aggregate, and write supports = frozenset({Aggregate})",
+            )
+    rules = getattr(found, "rules", None)
+    for pair in () if rules is None else rules if isinstance(rules, set | frozenset | tuple | list) else [rules]:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(word, str) for word in pair)):
+            raise CannotLoad(
+                f"its rules: wanted (rule, topology) pairs or None, got {pair!r}",
+                'write rules = frozenset({("weighted_mean", "flat")})',
+            )
 
 
 def _make(factory: Any, target: str) -> Any:

@@ -42,7 +42,7 @@ from hqde_ref.messages import (
     payloads_in_reply,
     replace_payloads,
 )
-from hqde_ref.runtimes.ray_cluster import alive_nodes, connect
+from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
 from hqde_ref.runtimes.ray_host import LOSSES, Host, Process
 
 __all__ = ["OnRay"]
@@ -231,7 +231,9 @@ class OnRay:
         if late:
             raise RuntimeFault(
                 what=f"host(s) {', '.join(late)}",
-                problem=f"not placed within {within_s:g} s, each asking for {self._share:g} GPU",
+                problem=f"not placed within {within_s:g} s, each asking for {self._share:g} GPU"
+                if self._share
+                else f"not ready within {within_s:g} s",
                 do="free resources, use fewer hosts or give more time",
             )
 
@@ -247,7 +249,7 @@ class OnRay:
             seat.dead = True
         self._flying.clear()
         if self._owns_ray and ray.is_initialized():
-            ray.shutdown()
+            disconnect()
             self._owns_ray = False
 
     def __enter__(self) -> Self:

@@ -1,21 +1,26 @@
 """Finding a Ray cluster: the caller's session, one whose address was given, or a private one.
 
-Never joins a cluster it was not told of. One that does not answer is an error within a bounded time.
+Never joins a cluster it was not told of. One that does not answer is an error within a bounded time. The handler of
+SIGTERM stays the caller's: Ray puts its own there, which ends the process at once or with a dump of its stack.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 
 from hqde_ref.errors import RuntimeFault
 
-__all__ = ["alive_nodes", "connect"]
+__all__ = ["alive_nodes", "connect", "disconnect"]
 
 _ANSWER_S = 12.0  # how long a cluster may take to answer
 
@@ -37,17 +42,57 @@ def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is not None:
         _require_answer(address)
-        ray.init(address=address, **options)
-        return True
-    ray.init(
-        address="local",
-        num_gpus=gpus,
-        include_dashboard=False,
-        object_store_memory=store_bytes,
-        num_cpus=os.cpu_count(),
-        **options,
-    )
+        options["address"] = address
+    else:
+        options |= {
+            "address": "local",
+            "num_gpus": gpus,
+            "include_dashboard": False,
+            "object_store_memory": store_bytes,
+            "num_cpus": os.cpu_count(),
+            # Ray makes its workers the last in the queue; beside other programs hosts would miss their deadlines.
+            "_system_config": {"worker_niceness": 0},
+        }
+    with _own_signals():
+        try:
+            ray.init(**options)
+        except Exception as error:  # Ray raises all kinds where it cannot start
+            what = "a private Ray" if address is None else f"Ray cluster at {address}"
+            problem = f"cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
+            do = "look for what it lacks, such as memory or ports"
+            raise RuntimeFault(what=what, problem=problem, do=do) from error
     return True
+
+
+def disconnect() -> None:
+    """Leave the cluster, and end it if it was started here."""
+    with _own_signals():
+        ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the caller's handler of SIGTERM through a call of Ray's, which replaces it, in Python and below.
+
+    While Ray starts, its own handler is there: the signal that made it leave is sent once more, to the caller's.
+    """
+    mine = signal.getsignal(signal.SIGTERM)
+    keeps = threading.current_thread() is threading.main_thread() and mine is not None
+    stopped: SystemExit | None = None
+    try:
+        yield
+    except SystemExit as stop:
+        if not keeps or stop.code != signal.SIGTERM:
+            raise
+        stopped = stop
+        with suppress(Exception):
+            ray.shutdown()  # what had started of it
+    finally:
+        if keeps:
+            signal.signal(signal.SIGTERM, mine)
+    if stopped is not None:
+        signal.raise_signal(signal.SIGTERM)
+        raise stopped
 
 
 def _require_answer(address: str) -> None:

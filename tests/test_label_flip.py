@@ -1,0 +1,95 @@
+"""Label flipping from a scenario file: it changes what exactly f members train, in its rounds, and it does harm."""
+
+from __future__ import annotations
+
+from hqde_ref.messages import Accepted, Adopt, Begin, Begun, Call, Contribution, Train
+from simulator.adversary import Adversary, Lie
+from simulator.execution import run_all
+from simulator.records import Run
+from simulator.scenario import Scenario
+from simulator.scenario_reading import parse_scenario
+from simulator.worlds import SimulatedWorld
+
+FILE = """
+apiVersion: hqde.sim/v1
+metadata: {{name: poisoned}}
+seed: 3
+system: {{workers: 7, hosts: 3, faulty_max: 2, round_within: 2s, rule: {rule}}}
+workload: {{rounds: 3, batch: 350, steps: 5}}
+faults:
+  - {{action: byzantine, target: minority-third, attack: {{name: label_flip}}, during: {{rounds: [2, 3]}}}}
+"""
+
+
+def _scenario(rule: str = "coordinate_median") -> Scenario:
+    return parse_scenario(FILE.format(rule=rule), file="poisoned.yaml")
+
+
+def _contributions(scenario: Scenario, liars: tuple[str, ...]) -> dict[str, Contribution]:
+    """What each member sends in the first round, as the round's story would see it."""
+    runtime = SimulatedWorld(scenario).runtime
+    begun = runtime.ask([Call(node="evaluator", request=Begin(seed=1, shards=1))], enough=1, until=10.0)[0].reply
+    assert isinstance(begun, Begun)
+    adopt = Adopt(round=0, state=begun.state, digests=begun.digests)
+    count = len(scenario.members)
+    runtime.ask([Call(node=member, request=adopt) for member in scenario.members], enough=count, until=20.0)
+    adversary = Adversary(
+        runtime,
+        lies={member: Lie(attack="label_flip", options={}) for member in liars},
+        base=begun.state,
+        layout=begun.layout,
+        round_number=1,
+        seed=3,
+        train_within_s=10.0,
+    )
+    calls = [
+        Call(node=m, request=Train(round=1, base=begun.digests, start=50 * i, stop=50 * i + 50, steps=5))
+        for i, m in enumerate(scenario.members)
+    ]
+    replies = {answer.node: answer.reply for answer in adversary.ask(calls, enough=count, until=40.0)}
+    found = {member: reply for member, reply in replies.items() if isinstance(reply, Contribution)}
+    assert set(adversary.forged) == set(liars)
+    assert set(adversary.honest) == set(scenario.members) - set(liars)
+    return found
+
+
+def test_exactly_f_members_train_on_other_labels_and_the_others_send_the_same_bits() -> None:
+    scenario = _scenario()
+    liars = scenario.aim(0)
+    assert len(liars) == 2
+    healthy, attacked = _contributions(scenario, ()), _contributions(scenario, liars)
+    changed = {member for member in healthy if healthy[member].digests != attacked[member].digests}
+    assert changed == set(liars)
+    for member in liars:
+        poisoned, honest = attacked[member], healthy[member]
+        assert (poisoned.worker, poisoned.samples) == (member, 50)
+        assert poisoned.loss is not None
+        assert poisoned.loss != honest.loss
+
+
+def _runs(scenario: Scenario) -> dict[str, Run]:
+    return {run.variant: run for run, _ in run_all(scenario, on="sim")}
+
+
+def test_a_run_is_poisoned_in_the_rounds_of_the_fault_only_and_the_model_suffers() -> None:
+    scenario = _scenario("weighted_mean")
+    runs = _runs(scenario)
+    written, healthy = runs["as written"], runs["no faults"]
+    assert [record.byzantine for record in written.rounds] == [(), scenario.aim(0), scenario.aim(0)]
+    assert [strike.fired for strike in written.strikes] == [2]
+    bits = [
+        [record.verdict.digest for record in run.rounds if isinstance(record.verdict, Accepted)]
+        for run in (written, healthy)
+    ]
+    assert bits[0][0] == bits[1][0]
+    assert bits[0][1] != bits[1][1]
+    assert written.rounds[-1].loss > healthy.rounds[-1].loss
+
+
+def test_the_bound_is_judged_against_those_who_train_on_true_labels() -> None:
+    written = _runs(_scenario())["as written"]
+    for record in written.rounds[1:]:
+        assert record.bound is not None
+        assert record.measured is not None
+        assert len(record.honest) == 5
+        assert record.measured.error <= record.bound

@@ -1,0 +1,135 @@
+"""An end from outside (SIGTERM, Ctrl-C) during a live run: Ray's own handlers do not get in the way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import psutil
+import pytest
+
+from hqde_ref.errors import RuntimeFault
+from hqde_ref.runtimes import ray_cluster
+
+
+class _Told(BaseException):
+    """Raised by the caller's own handler."""
+
+
+def _mine(number: int, frame: object) -> NoReturn:
+    raise _Told
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _mine)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def _ray(monkeypatch: pytest.MonkeyPatch, init: Callable[[], None]) -> list[str]:
+    """In place of Ray: ``init`` replaces the handler as Ray does, then acts."""
+    done: list[str] = []
+
+    def fake_init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        init()
+
+    def fake_shutdown() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        done.append("shutdown")
+
+    fake = SimpleNamespace(init=fake_init, shutdown=fake_shutdown, is_initialized=lambda: False)
+    monkeypatch.setattr(ray_cluster, "ray", fake)
+    return done
+
+
+def test_the_callers_handler_of_sigterm_stays_when_ray_starts_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    _ray(monkeypatch, lambda: None)
+    assert ray_cluster.connect(None, 0, 1)
+    assert signal.getsignal(signal.SIGTERM) is _mine
+    ray_cluster.disconnect()
+    assert signal.getsignal(signal.SIGTERM) is _mine
+
+
+def test_a_signal_while_ray_starts_reaches_the_callers_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = _ray(monkeypatch, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(_Told):
+        ray_cluster.connect(None, 0, 1)
+    assert done == ["shutdown"]
+    assert signal.getsignal(signal.SIGTERM) is _mine
+
+
+def test_outside_the_main_thread_handlers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        ray_cluster, "ray", SimpleNamespace(init=lambda **_: None, is_initialized=lambda: False), raising=True
+    )
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(ray_cluster.connect(None, 0, 1)))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+def test_ray_that_cannot_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ValueError("no port\n is free")
+
+    _ray(monkeypatch, fail)
+    with pytest.raises(RuntimeFault) as caught:
+        ray_cluster.connect(None, 0, 1)
+    assert str(caught.value) == (
+        "a private Ray: cannot be used (ValueError: no port is free); look for what it lacks, such as memory or ports."
+    )
+
+
+PAUSED = """
+apiVersion: hqde.sim/v1
+metadata: {name: paused}
+system: {workers: 2, hosts: 2, round_within: 200s}
+workload: {rounds: 1, batch: 20, steps: 1}
+faults: [{action: pause, target: h1, during: {rounds: [1, 1]}}]
+"""
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.live)])
+@pytest.mark.parametrize("until", ["starting Ray", "all hosts are ready"])
+def test_a_live_run_ended_from_outside_keeps_what_is_done_and_leaves_nothing_behind(
+    number: signal.Signals, until: str, tmp_path: Path
+) -> None:
+    (tmp_path / "paused.yaml").write_text(PAUSED, encoding="utf-8")
+    words = ["run", tmp_path / "paused.yaml", "--on", "ray", "--out", tmp_path / "out", "--json", tmp_path / "x.json"]
+    command = [sys.executable, "-m", "simulator", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = ""
+        while until not in told:
+            line = process.stderr.readline()
+            assert line, f"it ended with {process.poll()}: {told}"
+            told += line
+        time.sleep(3)  # into Ray's start, or into the round that waits for the paused host
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        told += process.communicate(timeout=100)[1]
+    assert process.returncode == 130, told
+    assert "Interrupted: only what was done is shown." in told
+    assert "received at time" not in told, "Ray's dump of its stack"
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["scenario"] == "paused"
+    assert (tmp_path / "out" / "summary.json").exists()
+    assert started
+    _, alive = psutil.wait_procs(started, timeout=30)
+    for left in alive:
+        with suppress(psutil.NoSuchProcess):
+            left.kill()
+    assert not alive
