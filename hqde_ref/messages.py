@@ -713,7 +713,7 @@ class List:
     """Which copies do you hold that ``store`` should have too? It comes back, or is new, in this incarnation.
 
     Attributes:
-        stores, copies: of the plan, from which the node finds the keys that are placed on ``store``.
+        stores, copies, domains: of the plan, from which the node finds the keys that are placed on ``store``.
         after: only keys after this one, in order; None starts. At most ``limit`` are listed.
     """
 
@@ -724,6 +724,7 @@ class List:
     copies: int
     after: str | None
     limit: int
+    domains: tuple[str, ...] | None = None
 
 
 @message
