@@ -21,7 +21,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_heavy, without_rejected
 
 __all__ = ["tree_round"]
 
@@ -47,7 +47,7 @@ def _attempt(desk: Desk, tree: TreePlan, gathered: Gathered) -> Verdict | Lost |
     seen = screen_groups(desk, groups)
     if isinstance(seen, Lost | Unserved):
         return seen
-    screened = without_rejected(gathered, seen)
+    screened = without_heavy(plan, without_rejected(gathered, seen), {w: found.tops for w, found in seen.items()})
     if not screened.contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
     root = _climb(desk, tree, screened, seen)
