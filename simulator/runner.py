@@ -30,6 +30,7 @@ from hqde_ref.messages import (
     Span,
     Verdict,
 )
+from hqde_ref.rounds.pacing import Timekeeper
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Lie, Moments
@@ -54,6 +55,7 @@ def policy_of(scenario: Scenario, variant: Variant) -> Policy:
         branching=scenario.system.branching,
         round_within_s=scenario.system.round_within,
         train_share=scenario.system.train_share,
+        slow_factor=scenario.system.slow_factor,
     )
 
 
@@ -80,6 +82,7 @@ class _Running:
         self._trace = Trace(
             scenario=scenario.metadata.name, seed=scenario.seed, world=world.name, variant=variant, version=__version__
         )
+        self._keeper = Timekeeper()
         world.watch(self._note_span)
 
     def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
@@ -135,11 +138,11 @@ class _Running:
         return record
 
     def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
-        work = self._scenario.workload
+        work, seats = self._scenario.workload, place_seats(self._scenario)
         return RoundPlan(
             round=number,
             members=self._scenario.members,
-            seats=place_seats(self._scenario),
+            seats=seats,
             layout=layout,
             state=state,
             state_digests=digests,
@@ -147,6 +150,7 @@ class _Running:
             batch_start=(number - 1) * work.batch,
             batch=work.batch,
             steps=work.steps,
+            pace=self._keeper.pace(seats),
         )
 
     def _measure(
@@ -238,6 +242,7 @@ class _Running:
         return self._world.runtime.now() - self._origin
 
     def _note_span(self, span: Span) -> None:
+        self._keeper.note(span)
         self._trace.add(
             "span",
             span.start - self._origin,

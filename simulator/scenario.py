@@ -78,6 +78,7 @@ class System(Strict):
     gpus: Annotated[int, Field(ge=0, strict=True)] = 0
     round_within: Annotated[Duration, Field(gt=0)] = 5.0
     train_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    slow_factor: Annotated[float, Field(gt=1)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> System:
@@ -97,6 +98,7 @@ class System(Strict):
             outlier_factor=self.outlier_factor,
             round_within_s=self.round_within,
             train_share=self.train_share,
+            slow_factor=self.slow_factor,
         )
 
 

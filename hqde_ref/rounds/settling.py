@@ -57,8 +57,10 @@ def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
     return Refused(round=plan.round, reason=reason, rejected=gathered.rejected, missing={**gathered.missing, **unused})
 
 
-def screen_groups(desk: Desk, groups: Sequence[Sequence[Contribution]]) -> dict[str, Seen] | Lost | Unserved:
-    """What trusted aggregators find in whole vectors, one request a group."""
+def screen_groups(
+    desk: Desk, groups: Sequence[Sequence[Contribution]], *, at: Sequence[str] = ()
+) -> dict[str, Seen] | Lost | Unserved:
+    """What trusted aggregators find in whole vectors, one request a group; ``at``: whom to ask first."""
     plan = desk.plan
     requests = [
         Screen(
@@ -71,7 +73,7 @@ def screen_groups(desk: Desk, groups: Sequence[Sequence[Contribution]]) -> dict[
         )
         for group in groups
     ]
-    replies = desk.ask(requests)
+    replies = desk.ask(requests, at=at)
     if isinstance(replies, Lost | Unserved):
         return replies
     seen = {found.worker: found for reply in replies if isinstance(reply, Screened) for found in reply.seen}
