@@ -139,8 +139,10 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Subtotal() | Resolve() | Map() | Reduce():
+            case Combine() | Subtotal() | Resolve() | Map():
                 return "combine"
+            case Reduce():
+                return "reduce"
             case PartialGram() | AddGrams() | Weigh() | Blend():
                 return "combine"
             case Adopt(round=number) if number == round_number:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from hqde_ref.errors import RuntimeFault
-from hqde_ref.messages import Runtime, Span
+from hqde_ref.messages import Payload, Runtime, Span
 from hqde_ref.runtimes.on_ray import OnRay
 from simulator.scenario import Scenario
 from simulator.worlds import place_nodes
@@ -99,6 +99,9 @@ class LiveWorld:
             self._brakes[host] = (released, thread)
             thread.start()
         return True
+
+    def lose(self, payload: Payload) -> Payload:
+        return self._runtime.lose(payload)
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         self._runtime.settle(within_s=_SETTLE_S, down=down)

@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hqde_ref.errors import HqdeError, ScenarioError
-from simulator.scenario import AttackModel, Scenario
+from simulator.faults import AttackModel
+from simulator.scenario import Scenario
 from simulator.targets import Strict
 
 __all__ = ["load_scenario", "parse_scenario"]
@@ -95,8 +96,11 @@ def _explain(error: ValidationError) -> tuple[str, str]:
             return path, f"wanted {wanted[0].lower()}{wanted[1:]}, got {first['input']!r}"
 
 
-_ACTIONS = "there are byzantine, corrupt, crash, pause and slow"
-_TAGS = frozenset({"byzantine", "corrupt", "crash", "pause", "slow", "Fixed", "FixedPercent", "tuple[str, ...]", "str"})
+_ACTIONS = "there are byzantine, corrupt, crash, duplicate, lose, pause and slow"
+_TAGS = frozenset(
+    {"byzantine", "corrupt", "crash", "duplicate", "lose", "pause", "slow"}
+    | {"Fixed", "FixedPercent", "tuple[str, ...]", "str"}
+)
 
 
 def _path(parts: list[int | str]) -> str:

@@ -34,9 +34,22 @@ def test_scenarios_are_told_apart_by_name_and_say_which_clauses_they_exercise() 
 
 def test_faults_of_every_kind_and_at_every_stage_have_a_scenario() -> None:
     faults = [fault for path in FILES for fault in load_scenario(path).faults]
-    assert {fault.action for fault in faults} == {"byzantine", "corrupt", "crash", "pause", "slow"}
-    stages = {fault.at.stage for fault in faults if fault.action == "crash"}
-    assert stages == {"train", "screen", "combine", "publish"}
+    assert {fault.action for fault in faults} == {
+        *("byzantine", "corrupt", "crash", "duplicate", "lose", "pause", "slow"),
+    }
+    stages = {"train", "screen", "combine", "reduce", "publish"}
+    assert {fault.at.stage for fault in faults if fault.action == "crash"} == stages
+    assert {fault.stage for fault in faults if fault.action == "pause"} == stages
+
+
+@pytest.mark.parametrize("victim", ["worker_host", "aggregator", "reducer", "mapper"])
+def test_kill_and_stop_of_every_role_strike_at_each_stage_of_its_rounds(victim: str) -> None:
+    killed, stopped = (load_scenario(Path(f"scenarios/{how}_{victim}.yaml")) for how in ("kill", "stop"))
+    crashes = [(fault.target, fault.at.round, fault.at.stage) for fault in killed.faults if fault.action == "crash"]
+    pauses = [(f.target, f.during.rounds[0], f.stage) for f in stopped.faults if f.action == "pause"]
+    assert crashes == pauses
+    assert len({stage for _, _, stage in crashes}) == 4
+    assert killed.system.apart, "it is a host of its own"
 
 
 @pytest.fixture(scope="module")

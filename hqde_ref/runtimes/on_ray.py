@@ -44,7 +44,7 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect
-from hqde_ref.runtimes.ray_host import LOSSES, Host, Process
+from hqde_ref.runtimes.ray_host import LOSSES, Host, Process, lose_copy
 
 __all__ = ["OnRay"]
 
@@ -105,7 +105,7 @@ class OnRay:
         *,
         address: str | None = None,
         gpus: int = 0,
-        start_within_s: float = 60.0,
+        start_within_s: float = 120.0,
         spread: bool = False,
         store_bytes: int = 512 << 20,
         observe: Callable[[Span], None] | None = None,
@@ -166,6 +166,14 @@ class OnRay:
         except faults.GetTimeoutError as error:
             problem = f"did not come within {_FETCH_S:g} s"
             raise RuntimeFault(what=f"payload {payload.key}", problem=problem, do="try again") from error
+
+    def lose(self, payload: Payload) -> Payload:
+        """For fault tests: the same payload with its bytes really gone.
+
+        Raises:
+            RuntimeFault: Ray does not notice in time.
+        """
+        return lose_copy(payload, until=time.monotonic() + _FETCH_S)
 
     # ---------------------------------------------------------------------------------------------- hosts
 

@@ -16,6 +16,7 @@ import torch
 from ray import exceptions as faults
 from torch import Tensor
 
+from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import (
     Call,
     Failed,
@@ -29,7 +30,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 
-__all__ = ["LOSSES", "Host", "Process"]
+__all__ = ["LOSSES", "Host", "Process", "lose_copy"]
 
 LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError)
 
@@ -92,6 +93,31 @@ class Host:
 
         request = replace_payloads(call.request, swap)
         return perform_guarded(self._nodes.get(call.node), dataclasses.replace(call, request=request))
+
+
+class _Owner:
+    """Makes an object that is its own, and so dies with it."""
+
+    def put(self, array: Any) -> list[Any]:
+        return [ray.put(array)]
+
+
+def lose_copy(payload: Payload, *, until: float) -> Payload:
+    """For fault tests: the same payload, whose bytes a process of its own had that was killed.
+
+    Raises:
+        RuntimeFault: Ray does not notice in time.
+    """
+    remote: Any = ray.remote(num_cpus=0, max_restarts=0)(_Owner)
+    owner = remote.remote()
+    gone = dataclasses.replace(payload, ref=ray.get(owner.put.remote(payload.ref))[0])
+    ray.kill(owner)
+    while time.monotonic() < until:
+        lost = _load([gone], time.monotonic() + 1.0)[1]
+        if lost:
+            return gone
+        time.sleep(0.05)
+    raise RuntimeFault(what=f"payload {payload.key}", problem="is still there", do="give more time")
 
 
 def _load(payloads: list[Payload], until: float) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:

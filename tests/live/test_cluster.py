@@ -43,7 +43,8 @@ def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_w
     assert "used, missing" in _run("tests.live.three_nodes", way, stage)
 
 
-@pytest.mark.parametrize("stage", ["put", pytest.param("look", marks=pytest.mark.live)])
+@pytest.mark.live
+@pytest.mark.parametrize("stage", ["put", "look"])
 def test_acknowledged_writes_survive_the_removal_of_one_node_and_then_of_another(stage: str) -> None:
     assert "another node removed: 60 reads" in _run("tests.live.three_nodes_store", stage)
 
