@@ -71,7 +71,8 @@ def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(lost: 
     assert out.count("round 3: missing {}") == 5
 
 
-@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.live
+@pytest.mark.parametrize("lost", ["requests", "responses", "both"])
 def test_messages_that_ray_loses_cost_no_acknowledged_write_of_the_store(lost: str) -> None:
     out = _run("tests.live.lost_messages", "stores", RAY_testing_rpc_failure=_losing(lost))
     assert "120 writes acknowledged and found" in out
