@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 from hqde_ref.core.trees import assign_inner_nodes, find_slow, plan_tree
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Accepted, Span
+from hqde_ref.rounds import asking
 from hqde_ref.rounds.pacing import Timekeeper, carriers
 from hqde_ref.rounds.plans import Crowding, Seat
 from hqde_ref.rounds.training import training_round
 from hqde_ref.runtimes.local import Local
+from simulator.adversary import Moments
 from simulator.execution import conclude, exit_code, run_all
+from simulator.runtime import Simulated
 from simulator.scenario_reading import load_scenario
 from simulator.trace import Trace
 from tests.test_training_rounds import MEAN, MEMBERS, _hosts, _plan
@@ -162,6 +166,34 @@ def test_who_is_silent_or_slow_carries_nothing_and_who_was_never_measured_may() 
     assert carriers(plan, present=MEMBERS) == {"a0": 1.0, "a1": 1.1, "a3": 1.1}
     assert carriers(plan, present=MEMBERS[2:]) == {"a1": 1.1, "a3": 1.1}
     assert carriers(dataclasses.replace(plan, policy=MEAN), present=MEMBERS) == {}
+
+
+def test_who_hangs_is_waited_for_once_a_round_although_times_give_it_inner_nodes() -> None:
+    took = []
+    for pace in ({}, dict.fromkeys(["a0", "a1", "a2", "a3"], 1.0)):
+        world = Simulated(_hosts())
+        policy = dataclasses.replace(MEAN, branching=2, slow_factor=2.0, hedge_after_s=0.2)
+        plan = dataclasses.replace(_plan(world, policy), pace=pace)
+        began = world.now()
+        hanging = Moments(
+            world, round_number=1, reached=lambda now, w=world: w.pause("h0") if now == "screen" else None
+        )
+        verdict = training_round(hanging, plan)
+        assert isinstance(verdict, Accepted)
+        took.append(world.now() - began)
+    assert took[1] < took[0] + 0.1
+
+
+def test_a_planted_round_that_waits_for_it_at_every_level_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    hedge = asking._hedge
+
+    def forgetful(silent: Sequence[Any], seats: list[str]) -> frozenset[str]:
+        hedge(silent, seats)
+        return frozenset()
+
+    monkeypatch.setattr(asking, "_hedge", forgetful)
+    with pytest.raises(AssertionError):
+        test_who_hangs_is_waited_for_once_a_round_although_times_give_it_inner_nodes()
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.0, float("nan"), float("inf")])

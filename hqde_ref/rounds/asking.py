@@ -48,7 +48,7 @@ def prefer_seats(seats: Sequence[Seat], *, present: Iterable[str], slow: Collect
 
 @message
 class Desk:
-    """What every step of a round needs in order to ask; ``seats`` changes: see ``ask_somewhere``.
+    """What every step of a round needs in order to ask; ``seats`` and ``hedged`` change: see ``ask_somewhere``.
 
     ``carriers`` are the aggregators among which measured times deal the inner nodes of a tree; empty: times do not.
     """
@@ -58,11 +58,19 @@ class Desk:
     seats: list[str]
     until: float
     carriers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    hedged: set[str] = dataclasses.field(default_factory=set)
 
     def ask(self, requests: Sequence[Request], *, at: Sequence[str] = ()) -> tuple[Reply, ...] | Lost | Unserved:
         """``at``: whom to ask first, one a request."""
-        hedge = self.plan.policy.hedge_after_s
-        return ask_somewhere(self.runtime, requests, seats=self.seats, until=self.until, hedge_after_s=hedge, at=at)
+        return ask_somewhere(
+            self.runtime,
+            requests,
+            seats=self.seats,
+            until=self.until,
+            hedge_after_s=self.plan.policy.hedge_after_s,
+            at=at,
+            hedged=self.hedged,
+        )
 
 
 class _Errand:
@@ -125,6 +133,7 @@ def ask_somewhere(
     until: float,
     hedge_after_s: float,
     at: Sequence[str] = (),
+    hedged: set[str] | None = None,
 ) -> tuple[Reply, ...] | Lost | Unserved:
     """One reply a request, in order.
 
@@ -133,11 +142,13 @@ def ask_somewhere(
             to be hedged go to the end, for whoever asks next.
         hedge_after_s: how long an aggregator may be silent before its work also goes to the next.
         at: whom to ask first, one a request; without it requests are dealt to the seats in turn.
+        hedged: who was silent for so long already; they are not asked first, and others that are silent are added.
     """
     assert len(at) in (0, len(requests))
     now = runtime.now()
     load_until = now + LOAD_SHARE * (until - now)
-    firsts: Sequence[str | None] = at or [None] * len(requests)
+    hedged = set() if hedged is None else hedged
+    firsts = [None if first in hedged else first for first in at] or [None] * len(requests)
     errands = [
         _Errand(index, request, load_until, first)
         for index, (request, first) in enumerate(zip(requests, firsts, strict=True))
@@ -160,7 +171,7 @@ def ask_somewhere(
         if silent and runtime.now() >= until - TICK_S:
             return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
         if silent and may_hedge and runtime.now() >= hedge_at - TICK_S:
-            _hedge(silent, seats)
+            hedged |= _hedge(silent, seats)
             hedge_at = runtime.now() + hedge_after_s
     return tuple(errand.reply for errand in errands)
 
@@ -180,10 +191,11 @@ def _strike(seats: list[str], failed: Sequence[str]) -> None:
     seats[:] = [seat for seat in seats if seat not in gone]
 
 
-def _hedge(silent: Sequence[_Errand], seats: list[str]) -> None:
+def _hedge(silent: Sequence[_Errand], seats: list[str]) -> frozenset[str]:
     """Send what is overdue to the next aggregator too, and let the slow ones be the last to be asked from now on."""
     slow = frozenset(call.node for errand in silent for call in errand.out)
     seats[:] = [seat for seat in seats if seat not in slow] + [seat for seat in seats if seat in slow]
     for errand in silent:
         if len(errand.asked) < ATTEMPTS:
             errand.send(seats)
+    return slow
