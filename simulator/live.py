@@ -100,6 +100,9 @@ class LiveWorld:
             thread.start()
         return True
 
+    def prepare_loss(self) -> None:
+        self._runtime.prepare_loss()
+
     def lose(self, payload: Payload) -> Payload:
         return self._runtime.lose(payload)
 

@@ -85,6 +85,7 @@ class _Running:
         world.watch(self._note_span)
 
     def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
+        self._struck.prepare()
         begun = _require(
             self._ask_harness("evaluator", Begin(seed=self._scenario.seed, shards=self._policy.shards)), Begun
         )

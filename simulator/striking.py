@@ -34,6 +34,11 @@ class Striking:
         self._note = note
         self.down: list[str] = []
 
+    def prepare(self) -> None:
+        """Do before the first round what faults need and would take a round's time."""
+        if any(isinstance(fault, Lose) for fault in self._faults):
+            self._world.prepare_loss()
+
     def strikes(self) -> tuple[Strike, ...]:
         """What became of every fault."""
         return tuple(

@@ -37,6 +37,10 @@ class World(Protocol):
 
     def slow(self, host: str, factor: float) -> bool: ...
 
+    def prepare_loss(self) -> None:
+        """Do before a round what losing payloads takes, if it takes long."""
+        ...
+
     def lose(self, payload: Payload) -> Payload:
         """The same payload with its bytes gone, as whoever asks for them will find."""
         ...
@@ -141,6 +145,9 @@ class SimulatedWorld:
             return False
         self._runtime.slow(host, factor)
         return True
+
+    def prepare_loss(self) -> None:
+        """Nothing takes long here."""
 
     def lose(self, payload: Payload) -> Payload:
         return dataclasses.replace(payload, ref=GONE)

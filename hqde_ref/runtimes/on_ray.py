@@ -44,7 +44,7 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect
-from hqde_ref.runtimes.ray_host import LOSSES, Host, Process, lose_copy
+from hqde_ref.runtimes.ray_host import LOSSES, Host, Process, make_lost
 
 __all__ = ["OnRay"]
 
@@ -112,6 +112,7 @@ class OnRay:
     ) -> None:
         self._observe = observe
         self._flying: list[_Message] = []
+        self._gone: Any = None  # a reference to what is lost, once a test wants one
         self._spread = spread
         self._hosts: dict[str, _Seat] = {}
         self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
@@ -171,9 +172,15 @@ class OnRay:
         """For fault tests: the same payload with its bytes really gone.
 
         Raises:
-            RuntimeFault: Ray does not notice in time.
+            RuntimeFault: Ray does not make one in time; see ``prepare_loss``.
         """
-        return lose_copy(payload, until=time.monotonic() + _FETCH_S)
+        self.prepare_loss()
+        return dataclasses.replace(payload, ref=self._gone)
+
+    def prepare_loss(self) -> None:
+        """Make an object and lose it: that takes a process, so it should not happen within a round."""
+        if self._gone is None:
+            self._gone = make_lost(until=time.monotonic() + _FETCH_S)
 
     # ---------------------------------------------------------------------------------------------- hosts
 

@@ -30,7 +30,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 
-__all__ = ["LOSSES", "Host", "Process", "lose_copy"]
+__all__ = ["LOSSES", "Host", "Process", "make_lost"]
 
 LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError)
 
@@ -98,26 +98,30 @@ class Host:
 class _Owner:
     """Makes an object that is its own, and so dies with it."""
 
-    def put(self, array: Any) -> list[Any]:
-        return [ray.put(array)]
+    def put(self) -> list[Any]:
+        return [ray.put(np.zeros(1, dtype=np.uint8))]
 
 
-def lose_copy(payload: Payload, *, until: float) -> Payload:
-    """For fault tests: the same payload, whose bytes a process of its own had that was killed.
+def make_lost(*, until: float) -> Any:
+    """For fault tests: a reference to an object that is gone, since the process that owned it was killed.
 
     Raises:
-        RuntimeFault: Ray does not notice in time.
+        RuntimeFault: the process does not start, or Ray does not notice its end, in time.
     """
     remote: Any = ray.remote(num_cpus=0, max_restarts=0)(_Owner)
     owner = remote.remote()
-    gone = dataclasses.replace(payload, ref=ray.get(owner.put.remote(payload.ref))[0])
-    ray.kill(owner)
+    try:
+        reference = ray.get(owner.put.remote(), timeout=max(until - time.monotonic(), 0.05))[0]
+    except faults.GetTimeoutError as error:
+        raise RuntimeFault(what="a payload to lose", problem="was not made in time", do="give more time") from error
+    finally:
+        ray.kill(owner)
+    gone = Payload(key="gone", ref=reference, nbytes=1)
     while time.monotonic() < until:
-        lost = _load([gone], time.monotonic() + 1.0)[1]
-        if lost:
-            return gone
+        if _load([gone], time.monotonic() + 1.0)[1]:
+            return reference
         time.sleep(0.05)
-    raise RuntimeFault(what=f"payload {payload.key}", problem="is still there", do="give more time")
+    raise RuntimeFault(what="a payload to lose", problem="is still there", do="give more time")
 
 
 def _load(payloads: list[Payload], until: float) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
