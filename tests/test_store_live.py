@@ -265,6 +265,7 @@ def test_real_stores_under_long_fire_are_a_dictionary(fleet: LiveFleet) -> None:
     _run_machine(fleet, examples=60, steps=25)
 
 
+@pytest.mark.timeout(600)
 def test_six_hundred_acknowledged_writes_with_a_real_store_killed_every_200(fleet: LiveFleet) -> None:
     assert under_fire(fleet, 600, kill_every=200, seed=7) == (600, [])
 
