@@ -124,6 +124,8 @@ class Policy:
             long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance.
         round_within_s: the whole round's time; training may take ``train_share`` of it.
         hedge_after_s: how long an aggregator may be silent before its work also goes to another.
+        slow_factor: a host that took this many times as long as is usual in the round before carries no inner node
+            (clause 3.9); None takes no notice of times.
     """
 
     rule: str = "geometric_median"
@@ -138,6 +140,7 @@ class Policy:
     round_within_s: float = 5.0
     train_share: float = 0.6
     hedge_after_s: float = 0.5
+    slow_factor: float | None = None
 
 
 @message
@@ -765,7 +768,7 @@ class List:
     """Which copies do you hold that ``store`` should have too? It comes back, or is new, in this incarnation.
 
     Attributes:
-        stores, copies: of the plan, from which the node finds the keys that are placed on ``store``.
+        stores, copies, domains: of the plan, from which the node finds the keys that are placed on ``store``.
         after: only keys after this one, in order; None starts. At most ``limit`` are listed.
     """
 
@@ -776,6 +779,7 @@ class List:
     copies: int
     after: str | None
     limit: int
+    domains: tuple[str, ...] | None = None
 
 
 @message

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.packing import digest
-from hqde_ref.core.placement import choose_stores
 from hqde_ref.core.quorums import plan_store
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
@@ -125,7 +124,7 @@ class ReferenceStore:
             case StoreGet(key=key):
                 return self._get(key)
             case StorePlace(key=key):
-                return StorePlaced(stores=choose_stores(key, stores=self._plan.stores, copies=self._plan.copies))
+                return StorePlaced(stores=self._plan.stores_of(key))
             case StoreFault():
                 return StoreFaulted(fired=self._strike(request))
             case _:

@@ -160,8 +160,10 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Subtotal() | Resolve() | Map() | Reduce():
+            case Combine() | Subtotal() | Resolve() | Map():
                 return "combine"
+            case Reduce():
+                return "reduce"
             case PartialGram() | AddGrams() | Weigh() | Blend() | Arrange() | Finish():
                 return "combine"
             case Adopt(round=number) if number == round_number:

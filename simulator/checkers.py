@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
+from simulator.faults import Crash, Pause
 from simulator.proven_bounds import hidden_max, least_contributions
 from simulator.records import Finding, RoundRecord, Run
-from simulator.scenario import Crash, Pause, Scenario
+from simulator.scenario import Scenario
 from simulator.worlds import member_host
 
 __all__ = ["check_agreement", "check_fired", "check_gaps", "check_run"]

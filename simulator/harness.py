@@ -109,7 +109,8 @@ def _forge_row(request: Forge) -> Tensor:
 def _payloads(request: Forge, pieces: Sequence[Tensor]) -> tuple[Payload, ...]:
     source = f"forged/{request.round}/{request.worker}"
     return tuple(
-        Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+        Payload(key=f"{source}/{shard}/{digest(piece)}", ref=piece, nbytes=piece.numel())
+        for shard, piece in enumerate(pieces)
     )
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from hqde_ref.errors import RuntimeFault
-from hqde_ref.messages import Runtime, Span
+from hqde_ref.messages import Payload, Runtime, Span
 from hqde_ref.runtimes.on_ray import OnRay
 from simulator.scenario import Scenario
 from simulator.worlds import place_nodes
@@ -110,6 +110,12 @@ class LiveWorld:
             self._brakes[host] = (released, thread)
             thread.start()
         return True
+
+    def prepare_loss(self) -> None:
+        self._runtime.prepare_loss()
+
+    def lose(self, payload: Payload) -> Payload:
+        return self._runtime.lose(payload)
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         if back := [host for host in self._crashed if host not in down]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hqde_ref.errors import ScenarioError, WireError
+from simulator.faults import Crash, Pause, Slow
 from simulator.report_data import (
     VARIANTS,
     WORLDS,
@@ -24,7 +25,7 @@ from simulator.report_data import (
     SpanSeen,
     natural,
 )
-from simulator.scenario import Crash, Pause, Scenario, Slow
+from simulator.scenario import Scenario
 from simulator.scenario_reading import load_scenario
 from simulator.trace import Trace, read_trace
 

@@ -7,7 +7,6 @@ measurements, then faults that end. Between rounds dead hosts are restarted, as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from hqde_ref import __version__
@@ -30,14 +29,18 @@ from hqde_ref.messages import (
     Span,
     Verdict,
 )
+from hqde_ref.rounds.pacing import Timekeeper
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
-from simulator.adversary import Adversary, Lie, Moments
+from simulator.adversary import Adversary, Moments
+from simulator.faults import Duplicate, Lose
+from simulator.mishaps import Mishaps
 from simulator.proven_bounds import kappa_of
-from simulator.records import RoundRecord, Run, Strike, Variant
-from simulator.scenario import Byzantine, Corrupt, Crash, Pause, Scenario, Slow
+from simulator.records import RoundRecord, Run, Variant
+from simulator.scenario import Scenario
+from simulator.striking import Striking
 from simulator.trace import Trace
-from simulator.worlds import World, place_seats
+from simulator.worlds import World, place_crowds, place_seats
 
 __all__ = ["policy_of", "run_variant"]
 
@@ -54,6 +57,7 @@ def policy_of(scenario: Scenario, variant: Variant) -> Policy:
         branching=scenario.system.branching,
         round_within_s=scenario.system.round_within,
         train_share=scenario.system.train_share,
+        slow_factor=scenario.system.slow_factor,
     )
 
 
@@ -72,17 +76,16 @@ class _Running:
         self._world = world
         self._variant = variant
         self._policy = policy_of(scenario, variant)
-        self._faults = () if variant == "no faults" else scenario.faults
-        self._hits = [scenario.aim(index) for index in range(len(self._faults))]
-        self._fired = [0] * len(self._faults)
-        self._down: list[str] = []
         self._origin = world.runtime.now()
         self._trace = Trace(
             scenario=scenario.metadata.name, seed=scenario.seed, world=world.name, variant=variant, version=__version__
         )
+        self._struck = Striking(scenario, world, quiet=variant == "no faults", note=self._note_fault)
+        self._keeper = Timekeeper()
         world.watch(self._note_span)
 
     def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
+        self._struck.prepare()
         begun = _require(
             self._ask_harness("evaluator", Begin(seed=self._scenario.seed, shards=self._policy.shards)), Begun
         )
@@ -102,10 +105,7 @@ class _Running:
             variant=self._variant,
             members=self._scenario.members,
             rounds=tuple(records),
-            strikes=tuple(
-                Strike(fault=index, action=fault.action, hits=hits, fired=fired)
-                for index, (fault, hits, fired) in enumerate(zip(self._faults, self._hits, self._fired, strict=True))
-            ),
+            strikes=self._struck.strikes(),
             digest=self._trace.digest,
         )
         return run, self._trace
@@ -115,32 +115,38 @@ class _Running:
     def _round(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundRecord:
         began = self._since()
         self._trace.add("round began", began, round=number)
-        self._begin_faults(number)
+        self._struck.begin(number)
         adversary = Adversary(
             self._world.runtime,
-            lies=self._lies(number),
+            lies=self._struck.lies(number),
             base=state,
             layout=layout,
             round_number=number,
             seed=self._scenario.seed,
             train_within_s=self._policy.train_share * self._policy.round_within_s,
         )
-        watched = Moments(adversary, round_number=number, reached=lambda stage: self._reach(number, stage))
+        mishaps = Mishaps(
+            adversary,
+            twice=self._struck.hit_in(number, Duplicate),
+            lost=self._struck.hit_in(number, Lose),
+            lose=self._world.lose,
+        )
+        watched = Moments(mishaps, round_number=number, reached=lambda stage: self._struck.reach(number, stage))
         verdict = training_round(watched, self._plan(number, state, digests, layout))
         ended = self._since()
-        self._note_lies(number, adversary)
-        self._end_faults(number)
-        self._world.settle(down=tuple(self._down))
+        self._struck.note(number, adversary, mishaps)
+        self._struck.end(number)
+        self._world.settle(down=tuple(self._struck.down))
         record = self._measure(number, began, ended, verdict, adversary, layout, state)
         self._note_round(record)
         return record
 
     def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
-        work = self._scenario.workload
+        work, seats, crowds = self._scenario.workload, place_seats(self._scenario), place_crowds(self._scenario)
         return RoundPlan(
             round=number,
             members=self._scenario.members,
-            seats=place_seats(self._scenario),
+            seats=seats,
             layout=layout,
             state=state,
             state_digests=digests,
@@ -148,6 +154,8 @@ class _Running:
             batch_start=(number - 1) * work.batch,
             batch=work.batch,
             steps=work.steps,
+            crowds=crowds,
+            pace=self._keeper.pace(seats, crowds),
         )
 
     def _measure(
@@ -189,56 +197,16 @@ class _Running:
         call = Call(node=node, request=request)
         return runtime.ask([call], enough=1, until=runtime.now() + _HARNESS_WITHIN_S)[0].reply
 
-    # ---------------------------------------------------------------------------------------------- faults
-
-    def _lies(self, number: int) -> dict[str, Lie]:
-        lies: dict[str, Lie] = {}
-        for fault, hits in zip(self._faults, self._hits, strict=True):
-            if isinstance(fault, Byzantine | Corrupt) and fault.during.rounds[0] <= number <= fault.during.rounds[1]:
-                lies |= {member: Lie(attack=fault.attack.name, options=fault.attack.options) for member in hits}
-        return lies
-
-    def _begin_faults(self, number: int) -> None:
-        for index, fault in enumerate(self._faults):
-            match fault:
-                case Pause(during=during) if during.rounds[0] == number:
-                    self._strike(index, number, self._world.pause)
-                case Slow(during=during, factor=factor) if during.rounds[0] == number:
-                    self._strike(index, number, partial(self._world.slow, factor=factor))
-                case _:
-                    pass
-
-    def _reach(self, number: int, stage: str) -> None:
-        for index, fault in enumerate(self._faults):
-            if isinstance(fault, Crash) and fault.at.round == number and fault.at.stage == stage:
-                self._strike(index, number, self._world.crash)
-                if fault.restart == "never":
-                    self._down += self._hits[index]
-
-    def _end_faults(self, number: int) -> None:
-        for fault, hits in zip(self._faults, self._hits, strict=True):
-            match fault:
-                case Pause(during=during) if during.rounds[1] == number:
-                    for host in hits:
-                        self._world.resume(host)
-                case Slow(during=during) if during.rounds[1] == number:
-                    for host in hits:
-                        self._world.slow(host, 1.0)
-                case _:
-                    pass
-
-    def _strike(self, index: int, number: int, act: Callable[[str], bool]) -> None:
-        struck = [host for host in self._hits[index] if act(host)]
-        if struck:  # a strike on dead hosts only is none
-            self._fired[index] += 1
-            self._trace.add("fault", self._since(), round=number, action=self._faults[index].action, hits=struck)
-
     # ---------------------------------------------------------------------------------------------- notes
 
     def _since(self) -> float:
         return self._world.runtime.now() - self._origin
 
+    def _note_fault(self, number: int, action: str, hits: list[str], **more: str) -> None:
+        self._trace.add("fault", self._since(), round=number, action=action, hits=hits, **more)
+
     def _note_span(self, span: Span) -> None:
+        self._keeper.note(span)
         self._trace.add(
             "span",
             span.start - self._origin,
@@ -248,18 +216,6 @@ class _Running:
             request=span.request,
             outcome=span.outcome,
         )
-
-    def _note_lies(self, number: int, adversary: Adversary) -> None:
-        for index, (fault, hits) in enumerate(zip(self._faults, self._hits, strict=True)):
-            told = [member for member in hits if member in adversary.forged]
-            if isinstance(fault, Byzantine | Corrupt) and told and self._is_on(fault, number):
-                self._fired[index] += 1
-                name = fault.attack.name
-                self._trace.add("fault", self._since(), round=number, action=fault.action, hits=told, attack=name)
-
-    @staticmethod
-    def _is_on(fault: Byzantine | Corrupt, number: int) -> bool:
-        return fault.during.rounds[0] <= number <= fault.during.rounds[1]
 
     def _note_round(self, record: RoundRecord) -> None:
         verdict = record.verdict

@@ -38,14 +38,16 @@ from hqde_ref.messages import (
     Span,
     Subtotal,
     Train,
+    payloads_of,
 )
 from hqde_ref.runtimes.local import perform_guarded
 from simulator.streams import stream
 
-__all__ = ["Network", "Simulated", "work_of"]
+__all__ = ["GONE", "Network", "Simulated", "work_of"]
 
 SECOND: Final = 1_000_000_000
 RETRANSMIT: Final = 200_000_000  # ns until a lost packet is sent again, as TCP does at first
+GONE: Final = object()  # in place of a payload's bytes that are lost
 _FOREVER_S: Final = 1e6  # what an infinite deadline means
 
 
@@ -278,7 +280,7 @@ class Simulated:
         if state.epoch != epoch or state.running is None:
             return
         message, state.running, state.planned = state.running, None, False
-        replies = tuple(perform_guarded(state.nodes.get(call.node), call) for call in message.calls)
+        replies = tuple(_lost_in(call) or perform_guarded(state.nodes.get(call.node), call) for call in message.calls)
         if self._observe is not None:
             self._show(message, replies, state.began)
         self._answer(message, replies)
@@ -344,6 +346,12 @@ def _reply_at(found: _Place | None, call: Call) -> Reply:
     if not message.delivered or message.replies is None:
         return LATE
     return message.replies[place]
+
+
+def _lost_in(call: Call) -> Failed | None:
+    """What a host answers that finds payloads of a request gone."""
+    lost = tuple(payload.key for payload in payloads_of(call.request) if payload.ref is GONE)
+    return Failed(reason="payload lost", definite=True, lost=lost) if lost else None
 
 
 def _build(specs: Sequence[NodeSpec], incarnation: int) -> dict[str, Node]:

@@ -1,4 +1,4 @@
-"""What a scenario file may say, field by field.
+"""What a scenario file may say, field by field; its faults are in ``simulator.faults``.
 
 Reading one, with errors in one line, is ``simulator.scenario_reading``. The JSON Schema is
 ``Scenario.model_json_schema()`` (``hqde-sim schema``). Durations are strings with a unit (``90ms``).
@@ -10,27 +10,18 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hqde_ref.clauses import CLAUSES
 from hqde_ref.core.judging import check_policy
 from hqde_ref.core.trees import plan_tree
-from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Policy
-from simulator.attacks import ATTACKS, DATA_ATTACKS, check_attack
-from simulator.harness import BIT_FLIP
+from simulator.attacks import DATA_ATTACKS
+from simulator.faults import Byzantine, Crash, Fault, OnMembers
 from simulator.streams import stream
-from simulator.targets import Placement, Strict, Target, choose_targets
+from simulator.targets import Strict, choose_targets
 
-__all__ = [
-    "Byzantine",
-    "Corrupt",
-    "Crash",
-    "Fault",
-    "Pause",
-    "Scenario",
-    "Slow",
-]
+__all__ = ["Expect", "Scenario"]
 
 SEED_MAX = 2**63 - 1  # what torch takes
 _LONGEST = 1e6
@@ -79,7 +70,11 @@ class Metadata(Strict):
 
 
 class System(Strict):
-    """The ensemble and how it aggregates."""
+    """The ensemble and how it aggregates.
+
+    ``crowds``: a host answers for all its members in one message. ``apart``: aggregators are on hosts of their own, g0,
+    g1, and so on.
+    """
 
     workers: Annotated[int, Field(ge=1, le=10_000, strict=True)]
     hosts: Annotated[int, Field(ge=1, strict=True)]
@@ -92,11 +87,16 @@ class System(Strict):
     gpus: Annotated[int, Field(ge=0, strict=True)] = 0
     round_within: Annotated[Duration, Field(gt=0)] = 5.0
     train_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    slow_factor: Annotated[float, Field(gt=1)] | None = None
+    crowds: bool = False
+    apart: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> System:
         if self.hosts > self.workers:
             raise ValueError(f"hosts: wanted at most one a worker ({self.workers}), got {self.hosts}")
+        if self.apart and self.slow_factor is not None:
+            raise ValueError("slow_factor: wanted none with apart, where no member's time tells that of an aggregator")
         plan_tree(workers=self.workers, branching=self.branching)
         check_policy(self.policy(), members=self.workers)
         return self
@@ -111,6 +111,7 @@ class System(Strict):
             outlier_factor=self.outlier_factor,
             round_within_s=self.round_within,
             train_share=self.train_share,
+            slow_factor=self.slow_factor,
         )
 
 
@@ -132,106 +133,6 @@ class NetworkModel(Strict):
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-Stage = Literal["train", "screen", "combine", "publish"]
-
-
-class At(Strict):
-    """A moment: before the first request of a stage goes out."""
-
-    round: Annotated[int, Field(ge=1, strict=True)]
-    stage: Stage = "train"
-
-
-class During(Strict):
-    """Rounds from first to last, both included."""
-
-    rounds: tuple[Annotated[int, Field(ge=1, strict=True)], Annotated[int, Field(ge=1, strict=True)]]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> During:
-        if self.rounds[0] > self.rounds[1]:
-            raise ValueError(f"rounds: the last, {self.rounds[1]}, is before the first, {self.rounds[0]}")
-        return self
-
-
-class AttackModel(BaseModel):
-    """An attack by name, with its options beside it."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def options(self) -> dict[str, float]:
-        return {key: float(value) for key, value in (self.model_extra or {}).items()}
-
-    @model_validator(mode="after")
-    def _known(self) -> AttackModel:
-        for key, value in (self.model_extra or {}).items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"option {key}: wanted a number, got {value!r}")
-        if self.name in DATA_ATTACKS:
-            for option in self.options:
-                raise ConfigurationError(setting=f"option of {self.name}", wanted="none", got=option, do="remove it")
-            return self
-        if self.name not in ATTACKS:
-            names = (*ATTACKS, *DATA_ATTACKS)
-            near = difflib.get_close_matches(self.name, names, n=1)
-            do = f"did you mean {near[0]!r}" if near else "choose one of these"
-            raise ConfigurationError(setting="attack", wanted=f"one of {', '.join(names)}", got=self.name, do=do)
-        check_attack(self.name, self.options)
-        return self
-
-
-class Byzantine(Strict):
-    """Members lie."""
-
-    action: Literal["byzantine"]
-    target: Target = "minority-third"
-    placement: Placement = "random"
-    attack: AttackModel
-    during: During
-
-
-class Corrupt(Strict):
-    """One bit of what members send is flipped on the way."""
-
-    action: Literal["corrupt"]
-    target: Target = "one"
-    placement: Placement = "random"
-    during: During
-
-    @property
-    def attack(self) -> Any:
-        return AttackModel.model_construct(name=BIT_FLIP)
-
-
-class Crash(Strict):
-    """A host's process is killed; it is back before the next round, or never."""
-
-    action: Literal["crash"]
-    target: Target = "one"
-    at: At
-    restart: Literal["next-round", "never"] = "next-round"
-
-
-class Pause(Strict):
-    """A host stops (SIGSTOP) for these rounds and then goes on."""
-
-    action: Literal["pause"]
-    target: Target = "one"
-    during: During
-
-
-class Slow(Strict):
-    """A host takes ``factor`` times as long for these rounds."""
-
-    action: Literal["slow"]
-    target: Target = "one"
-    factor: Annotated[float, Field(gt=1, le=1000)]
-    during: During
-
-
-Fault = Annotated[Byzantine | Corrupt | Crash | Pause | Slow, Field(discriminator="action")]
 Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept", "answered"]
 
 
@@ -266,6 +167,11 @@ class Scenario(Strict):
             last = fault.at.round if isinstance(fault, Crash) else fault.during.rounds[1]
             if last > self.workload.rounds:
                 raise ValueError(f"faults[{index}]: round {last} is after the last round, {self.workload.rounds}")
+            if self.system.crowds and isinstance(fault, OnMembers):
+                raise ValueError(
+                    f"faults[{index}].action: {fault.action} is for members, and crowds answer for them; "
+                    "wanted crash, pause or slow, or a system without crowds"
+                )
             try:
                 self.aim(index)
             except ValueError as error:
@@ -275,12 +181,11 @@ class Scenario(Strict):
     def aim(self, index: int) -> tuple[str, ...]:
         """The hosts or members that a fault hits: the same for the same file and seed."""
         fault = self.faults[index]
-        on_members = isinstance(fault, Byzantine | Corrupt)
         return choose_targets(
             fault.target,
-            self.members if on_members else self.hosts,
+            self.members if isinstance(fault, OnMembers) else self.hosts,
             draw=stream(self.seed, "target", index),
-            placement=fault.placement if isinstance(fault, Byzantine | Corrupt) else "random",
+            placement=fault.placement if isinstance(fault, OnMembers) else "random",
         )
 
     @property
@@ -299,4 +204,13 @@ class Scenario(Strict):
 
     @property
     def hosts(self) -> tuple[str, ...]:
+        """Everything that a fault of a host can hit."""
+        return self.worker_hosts + (self.aggregator_hosts if self.system.apart else ())
+
+    @property
+    def worker_hosts(self) -> tuple[str, ...]:
         return tuple(f"h{index}" for index in range(self.system.hosts))
+
+    @property
+    def aggregator_hosts(self) -> tuple[str, ...]:
+        return tuple(f"g{index}" for index in range(self.system.hosts)) if self.system.apart else self.worker_hosts

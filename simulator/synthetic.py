@@ -113,16 +113,18 @@ class Synthetic:
 
     def _contribute(self, request: Train) -> Contribution:
         pieces = cut(self._packed, self._layout, request.shards)
+        digests = tuple(map(digest, pieces))
         source = f"{self._name}.{self._incarnation}/{request.round}"
         return Contribution(
             round=request.round,
             worker=self._name,
             incarnation=self._incarnation,
             payloads=tuple(
-                Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+                Payload(key=f"{source}/{shard}/{code}", ref=piece, nbytes=piece.numel())
+                for shard, (piece, code) in enumerate(zip(pieces, digests, strict=True))
             ),
             layout=fingerprint(self._layout),
-            digests=tuple(map(digest, pieces)),
+            digests=digests,
             mass=1.0,
             samples=request.stop - request.start,
             loss=None,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from hqde_ref.messages import NodeSpec, Runtime, Span
+from hqde_ref.messages import NodeSpec, Payload, Runtime, Span
 from hqde_ref.nodes.aggregator import AggregatorSpec
+from hqde_ref.nodes.crowd import CrowdSpec
 from hqde_ref.nodes.evaluator import EvaluatorSpec
 from hqde_ref.nodes.worker import WorkerSpec
-from hqde_ref.rounds.plans import Seat
+from hqde_ref.rounds.plans import Crowding, Seat
 from simulator.harness import AttackerSpec, ObserverSpec
 from simulator.poisoned import PoisonableSpec
-from simulator.runtime import SECOND, Network, Simulated
+from simulator.runtime import GONE, SECOND, Network, Simulated
 from simulator.scenario import Scenario
 
-__all__ = ["HARNESS", "SimulatedWorld", "World", "member_host", "place_nodes", "place_seats"]
+__all__ = ["HARNESS", "SimulatedWorld", "World", "member_host", "place_crowds", "place_nodes", "place_seats"]
 
 HARNESS = "harness"  # the host of the harness's own nodes; no fault ever hits it
 
@@ -36,6 +38,14 @@ class World(Protocol):
 
     def slow(self, host: str, factor: float) -> bool: ...
 
+    def prepare_loss(self) -> None:
+        """Do before a round what losing payloads takes, if it takes long."""
+        ...
+
+    def lose(self, payload: Payload) -> Payload:
+        """The same payload with its bytes gone, as whoever asks for them will find."""
+        ...
+
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         """Restart hosts that died, except those meant to stay down, and wait until they are ready."""
         ...
@@ -53,13 +63,18 @@ def member_host(index: int, scenario: Scenario) -> str:
 
 
 def place_nodes(scenario: Scenario) -> Mapping[str, tuple[NodeSpec, ...]]:
-    """Workers and one aggregator on each host; attacker, observer and evaluator on the harness's own."""
+    """Workers and one aggregator on each host, or apart; attacker, observer and evaluator on the harness's own."""
     workload = f"{scenario.workload.dataset}-{scenario.workload.model}"
-    hosts: dict[str, list[NodeSpec]] = {host: [AggregatorSpec(name=f"a{host[1:]}")] for host in scenario.hosts}
+    hosts: dict[str, list[NodeSpec]] = {host: [] for host in scenario.hosts}
+    for host in scenario.aggregator_hosts:
+        hosts[host].append(AggregatorSpec(name=f"a{host[1:]}"))
     poisonable = scenario.poisonable
-    for index, member in enumerate(scenario.members):
-        kind = PoisonableSpec if member in poisonable else WorkerSpec
-        hosts[member_host(index, scenario)].append(kind(name=member, workload=workload))
+    for host, members in _members_by_host(scenario).items():
+        workers: list[NodeSpec] = [
+            (PoisonableSpec if member in poisonable else WorkerSpec)(name=member, workload=workload)
+            for member in members
+        ]
+        hosts[host] += [CrowdSpec(name=f"c{host[1:]}", members=tuple(workers))] if scenario.system.crowds else workers
     hosts[HARNESS] = [
         AttackerSpec(name="attacker"),
         ObserverSpec(name="observer"),
@@ -70,10 +85,26 @@ def place_nodes(scenario: Scenario) -> Mapping[str, tuple[NodeSpec, ...]]:
 
 def place_seats(scenario: Scenario) -> tuple[Seat, ...]:
     """The aggregators with the members on their hosts."""
-    beside: dict[str, list[str]] = {host: [] for host in scenario.hosts}
+    by_host = _members_by_host(scenario)
+    return tuple(
+        Seat(aggregator=f"a{host[1:]}", beside=() if scenario.system.apart else by_host[host])
+        for host in scenario.aggregator_hosts
+    )
+
+
+def place_crowds(scenario: Scenario) -> tuple[Crowding, ...]:
+    """Every host's crowd; none where members are nodes of their own."""
+    if not scenario.system.crowds:
+        return ()
+    by_host = _members_by_host(scenario)
+    return tuple(Crowding(node=f"c{host[1:]}", members=members) for host, members in by_host.items())
+
+
+def _members_by_host(scenario: Scenario) -> dict[str, tuple[str, ...]]:
+    by_host: dict[str, tuple[str, ...]] = dict.fromkeys(scenario.worker_hosts, ())
     for index, member in enumerate(scenario.members):
-        beside[member_host(index, scenario)].append(member)
-    return tuple(Seat(aggregator=f"a{host[1:]}", beside=tuple(members)) for host, members in beside.items())
+        by_host[member_host(index, scenario)] += (member,)
+    return by_host
 
 
 class SimulatedWorld:
@@ -119,6 +150,12 @@ class SimulatedWorld:
             return False
         self._runtime.slow(host, factor)
         return True
+
+    def prepare_loss(self) -> None:
+        """Nothing takes long here."""
+
+    def lose(self, payload: Payload) -> Payload:
+        return dataclasses.replace(payload, ref=GONE)
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         for host in self._dead:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from hqde_ref.core import quorums
+from hqde_ref.core import placement, quorums
 from hqde_ref.messages import Answer, Call, Failed, Looked, Put, Runtime, Serve, Standing, Stored, Version
 from hqde_ref.nodes import store as nodes
 from hqde_ref.rounds import rejoining, storing
@@ -37,7 +37,7 @@ def _quorums(patch: Patch, *, writes: int, reads: int) -> None:
         patch.setattr(module, "check_store_plan", lambda plan: None)
     patch.setattr(rejoining, "needed_others", lambda plan: 2)
 
-    def plan(names: Iterable[str], copies: int) -> quorums.StorePlan:
+    def plan(names: Iterable[str], copies: int, domains: object = None) -> quorums.StorePlan:
         return quorums.StorePlan(stores=tuple(names), copies=copies, writes=writes, reads=reads)
 
     patch.setattr(stores, "plan_store", plan)
@@ -140,6 +140,31 @@ def joins_an_earlier_look(patch: Patch) -> None:
         return {answer.node: answer.reply for answer in answers}
 
     patch.setattr(storing, "ask_stores", stale)
+
+
+def numbers_asks_by_the_clock(patch: Patch) -> None:
+    """Asks in the same tick of the clock have the same number."""
+    patch.setattr(storing, "fresh_number", lambda: 0)
+
+
+def ignores_domains(patch: Patch) -> None:
+    """Copies of a key may lie on one machine."""
+
+    def anywhere(key: str, *, stores: Sequence[str], copies: int, domains: object = None) -> tuple[str, ...]:
+        return placement.choose_stores(key, stores=stores, copies=copies)
+
+    for module in (quorums, nodes):
+        patch.setattr(module, "choose_stores", anywhere)
+
+
+def counts_silent_stores(patch: Patch) -> None:
+    """A machine with two stores counts as two, so that neither of them ever comes back."""
+    patch.setattr(rejoining, "count_faulty", lambda plan, store, silent: len(silent))
+
+
+def counts_nobody_as_silent(patch: Patch) -> None:
+    """A store comes back whoever answers."""
+    patch.setattr(rejoining, "count_faulty", lambda plan, store, silent: 0)
 
 
 def trusts_the_sender(patch: Patch) -> None:

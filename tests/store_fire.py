@@ -27,9 +27,11 @@ class Besieged(Protocol):
     def restart(self, store: str) -> None: ...
 
 
-def under_fire(fleet: Besieged, writes: int, *, kill_every: int, seed: int) -> tuple[int, list[str]]:
+def under_fire(
+    fleet: Besieged, writes: int, *, kill_every: int, seed: int, fresh_writer: str = "w"
+) -> tuple[int, list[str]]:
     """(acknowledged, what was wrong): a store is killed every so often and brought back; in the end all is read."""
-    writer, draw = Writer("w"), stream(seed, "store under fire")
+    writer, draw = Writer(fresh_writer), stream(seed, "store under fire")
     newest: dict[str, str] = {}
     problems: list[str] = []
     acknowledged = 0

@@ -90,9 +90,16 @@ def content_of(vector: Tensor) -> str:
 class Fleet:
     """One store a host, in virtual time, and the faults it can be given."""
 
-    def __init__(self, count: int = 3, *, spare: int = 0, spec: Callable[..., FragileSpec] = FragileSpec) -> None:
+    def __init__(
+        self,
+        count: int = 3,
+        *,
+        spare: int = 0,
+        spec: Callable[..., FragileSpec] = FragileSpec,
+        domains: Sequence[str] | None = None,
+    ) -> None:
         names = [f"s{index}" for index in range(count + spare)]
-        self.plan: StorePlan = plan_store(names[:count], copies=3)
+        self.plan: StorePlan = plan_store(names[:count], copies=3, domains=domains)
         hosts = {name: (spec(name=name, joined=index < count),) for index, name in enumerate(names)}
         self.world = Simulated(hosts)
         self.down: set[str] = set()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -323,3 +324,18 @@ def test_a_payload_whose_owner_was_killed_is_reported_lost_by_key(runtime: OnRay
         assert time.monotonic() < deadline, answers[0].reply
         time.sleep(0.2)
     del owner
+
+
+def test_a_host_that_comes_back_is_placed_where_fewest_hosts_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a node was lost and another came, the stores of the former belong on the latter."""
+    monkeypatch.setattr("hqde_ref.runtimes.on_ray.alive_nodes", lambda: ["n0", "n2", "n3"])
+    runtime = OnRay.__new__(OnRay)
+    seats = {"s0": ("n0", False), "s1": ("n1", True), "s2": ("n2", False), "s3": ("n0", False), "s4": ("n1", True)}
+    runtime._hosts = {host: SimpleNamespace(node=node, dead=dead) for host, (node, dead) in seats.items()}
+    placed = []
+    for host in ("s1", "s4", "s5"):
+        placed.append(runtime._choose_node())
+        runtime._hosts[host] = SimpleNamespace(node=placed[-1], dead=False)
+    assert placed == ["n3", "n2", "n3"]
+    monkeypatch.setattr("hqde_ref.runtimes.on_ray.alive_nodes", list)
+    assert runtime._choose_node() is None, "Ray says what is wrong"

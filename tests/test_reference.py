@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from hqde_ref.errors import HqdeError
 from hqde_ref.messages import Aggregate, Aggregated, Entry, Layout, Misused, PlanTree, TrainSteps, Update
 from hqde_ref.reference import Reference
 
@@ -40,16 +41,37 @@ def test_a_mean_in_half_precision_is_rounded_once_whatever_lies_beside_it(
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_a_mass_beyond_float64_refuses_the_round(topology: str) -> None:
+def test_a_mass_beyond_float64_is_rejected_and_the_others_are_used(topology: str) -> None:
     reply = _ask(_update("w0", 1.0), _update("w1", 1e200, dtype=torch.float32, mass=1.0), topology=topology)
     assert reply.rejected == {"w1": "not finite: parameter 'weight' holds NaN or infinity"}
     big = [_update(f"w{index}", 1e200, dtype=torch.float64, mass=1e300) for index in range(2)]
     reply = _ask(*big, topology=topology)
-    assert reply.refused == (
-        "mass times magnitude of block 0 of exact weighted mean must be below 2**1021 for 2 rows, got inf; "
-        "use smaller masses"
+    assert reply.refused == "weighted_mean needs at least 1 usable contribution, got 0"
+    assert reply.rejected["w0"] == (
+        "misshapen: its mass 1e+300, times its largest value, is beyond float64: "
+        "at most 2**1021 can be added up for 2 contributions"
     )
-    assert reply.missing == ("w0", "w1")
+    for heavy in (1e300, 10**400):
+        good = [_update(f"w{index}", float(index), dtype=torch.float64) for index in range(3)]
+        reply = _ask(*good, _update("w3", 1e200, dtype=torch.float64, mass=heavy), topology=topology)
+        assert (reply.refused, reply.used, list(reply.rejected)) == (None, ("w0", "w1", "w2"), ["w3"])
+        assert reply.rejected["w3"].startswith("misshapen: its mass ")
+        assert float(reply.result["weight"][0]) == 1.0
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_masses_whose_sum_would_overflow_are_rejected_even_of_zeros(topology: str) -> None:
+    zeros = [_update(f"w{index}", 0.0, dtype=torch.float64, mass=1.5e308) for index in range(2)]
+    reply = _ask(*zeros, _update("w2", 4.0, dtype=torch.float64), topology=topology)
+    assert (reply.used, sorted(reply.rejected)) == (("w2",), ["w0", "w1"])
+
+
+def test_a_planted_round_that_takes_any_mass_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hqde_ref.rounds.settling.find_too_heavy", lambda tops, masses: {})
+    with pytest.raises((AssertionError, AttributeError, HqdeError, OverflowError)):
+        test_a_mass_beyond_float64_is_rejected_and_the_others_are_used("tree")
+    with pytest.raises((AssertionError, AttributeError, HqdeError, OverflowError)):
+        test_masses_whose_sum_would_overflow_are_rejected_even_of_zeros("tree")
 
 
 @pytest.mark.parametrize("mass", [0.0, -1.0, float("nan"), float("inf")])

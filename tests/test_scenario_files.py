@@ -62,6 +62,19 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
         ("epsilon: 10", "epsilom: 10", "option of ipm must be epsilon, got 'epsilom'"),
         ("action: crash", "action: crsh", "bad.yaml: faults[1].action: unknown action 'crsh'; did you mean 'crash'?"),
         ("target: h1", "target: h7", "bad.yaml: faults[1].target: there is no 'h7'"),
+        ("hosts: 3", "hosts: 3, slow_factor: 1", "bad.yaml: system.slow_factor: wanted greater than 1, got 1"),
+        (
+            "hosts: 3",
+            "hosts: 3, slow_factor: 2, apart: true",
+            "bad.yaml: system: slow_factor: wanted none with apart, where no member's time tells that of an aggregator",
+        ),
+        (
+            "hosts: 3",
+            "hosts: 3, crowds: true",
+            "bad.yaml: faults[0].action: byzantine is for members, and crowds answer for them; "
+            "wanted crash, pause or slow, or a system without crowds",
+        ),
+        ("target: h1", "target: g1", "bad.yaml: faults[1].target: there is no 'g1'"),
         ("at: {round: 2}", "at: {round: 4}", "bad.yaml: faults[1]: round 4 is after the last round, 3"),
         ("rounds: [1, 2]", "rounds: [2, 1]", "the last, 1, is before the first, 2"),
         ("target: minority-third", "target: {fixed: 9}", "bad.yaml: faults[0].target: wanted 9 of only 7"),

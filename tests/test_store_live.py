@@ -265,12 +265,13 @@ def test_real_stores_under_long_fire_are_a_dictionary(fleet: LiveFleet) -> None:
     _run_machine(fleet, examples=60, steps=25)
 
 
+@pytest.mark.timeout(600)
 def test_six_hundred_acknowledged_writes_with_a_real_store_killed_every_200(fleet: LiveFleet) -> None:
     assert under_fire(fleet, 600, kill_every=200, seed=7) == (600, [])
 
 
 @pytest.mark.live
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_ten_thousand_acknowledged_writes_with_a_real_store_killed_every_200(fleet: LiveFleet) -> None:
     assert under_fire(fleet, 10_000, kill_every=200, seed=7) == (10_000, [])
 

@@ -149,6 +149,21 @@ def test_a_planted_read_that_joins_an_earlier_look_is_seen(monkeypatch: pytest.M
         test_an_answer_to_an_earlier_read_is_not_taken_for_an_answer_to_this_one()
 
 
+class Coarse(Lingering):
+    """The same with a clock that reads whole seconds."""
+
+    def now(self) -> float:
+        return float(int(super().now()))
+
+
+def test_reads_in_the_same_tick_of_the_clock_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_store_stories.Lingering", Coarse)
+    test_an_answer_to_an_earlier_read_is_not_taken_for_an_answer_to_this_one()
+    planted_store.numbers_asks_by_the_clock(monkeypatch)
+    with pytest.raises(AssertionError, match="only s0 has a whole copy now"):
+        test_an_answer_to_an_earlier_read_is_not_taken_for_an_answer_to_this_one()
+
+
 def test_scrubbing_mends_every_stale_or_damaged_copy() -> None:
     fleet, writer = Fleet(3), Writer("w")
     assert isinstance(write_text(fleet.world, fleet.plan, writer, "k", "x"), Acknowledged)

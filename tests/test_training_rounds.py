@@ -349,6 +349,16 @@ def test_a_retry_of_the_same_training_does_not_train_twice() -> None:
     assert worker.perform(request) is worker.perform(request)
 
 
+def test_payloads_of_different_vectors_never_have_the_same_key() -> None:
+    """Equality of payloads is equality of keys: one round's vector trained on other rows is another payload."""
+    plan = _plan(Local(_hosts()), ROBUST)
+    worker = Worker("w0", load_workload("digits-mlp"), 0)
+    worker.perform(Adopt(round=0, state=plan.state, digests=plan.state_digests))
+    sent = [worker.perform(Train(round=1, base=plan.state_digests, start=0, stop=stop, steps=1)) for stop in (9, 5)]
+    assert sent[0].digests != sent[1].digests
+    assert sent[0].payloads != sent[1].payloads
+
+
 def test_an_empty_slice_trains_nothing_and_reports_no_loss() -> None:
     runtime = Watched(Local(_hosts()))
     plan = dataclasses.replace(_plan(runtime, MEAN), batch=3)

@@ -87,6 +87,13 @@ def _check_times(policy: Policy) -> None:
             raise ConfigurationError(
                 setting=setting, wanted="a positive number of seconds", got=getattr(policy, setting), do=do
             )
+    if policy.slow_factor is not None and not 1 < policy.slow_factor < math.inf:
+        raise ConfigurationError(
+            setting="slow_factor",
+            wanted="above 1, or None to take no notice of times",
+            got=policy.slow_factor,
+            do="2 is usual",
+        )
 
 
 def _check_faults(policy: Policy, members: int) -> None:

@@ -12,16 +12,22 @@ whoever helped the store to come back says so with every answer.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 
+from hqde_ref.core.placement import choose_stores
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Copy, Looked, Standing, Version, message
 
 __all__ = [
     "StorePlan",
     "Wanted",
+    "add_store",
     "check_plan_change",
     "check_store_plan",
+    "count_faulty",
+    "drop_store",
     "merge_listings",
     "merge_rejoined",
     "needed_others",
@@ -40,6 +46,9 @@ class StorePlan:
         copies: R, on distinct stores.
         writes: W stores confirm a write; ``reads``: R_q stores are asked by a read.
         epoch: counts the changes of ``stores``; a store answers only for the plan that it has joined.
+        domains: the failure domain of each store, on Ray its node: copies of a key share one only where there are fewer
+            domains than copies. None: every store is one of its own. Names have no say, so a domain whose stores all
+            move elsewhere together changes nothing.
     """
 
     stores: tuple[str, ...]
@@ -47,16 +56,33 @@ class StorePlan:
     writes: int = 2
     reads: int = 2
     epoch: int = 0
+    domains: tuple[str, ...] | None = None
+
+    def domain_of(self, store: str) -> str:
+        return store if self.domains is None else self.domains[self.stores.index(store)]
+
+    def stores_of(self, key: str) -> tuple[str, ...]:
+        """The R stores of a key, best first."""
+        return choose_stores(key, stores=self.stores, copies=self.copies, domains=self.domains)
 
 
-def plan_store(stores: Sequence[str], *, copies: int = 3) -> StorePlan:
+def plan_store(stores: Sequence[str], *, copies: int = 3, domains: Sequence[str] | None = None) -> StorePlan:
     """The plan with the smallest majority as write quorum; R = 3 gives W = 2 and R_q = 2 (clause 2.6).
+
+    Args:
+        domains: the failure domain of each store; None: each is one of its own.
 
     Raises:
         ConfigurationError: see ``check_store_plan``.
     """
     writes = copies // 2 + 1
-    plan = StorePlan(stores=tuple(stores), copies=copies, writes=writes, reads=copies - writes + 1)
+    plan = StorePlan(
+        stores=tuple(stores),
+        copies=copies,
+        writes=writes,
+        reads=copies - writes + 1,
+        domains=None if domains is None else tuple(domains),
+    )
     check_store_plan(plan)
     return plan
 
@@ -69,6 +95,10 @@ def check_store_plan(plan: StorePlan) -> None:
     """
     if len(set(plan.stores)) != len(plan.stores):
         raise ConfigurationError(setting="stores", wanted="distinct names", got=plan.stores, do="name each store once")
+    if plan.domains is not None and len(plan.domains) != len(plan.stores):
+        raise ConfigurationError(
+            setting="domains", wanted=f"one for each of {len(plan.stores)} stores", got=plan.domains, do="name them all"
+        )
     _require(plan.copies, "copies", least=1, most=len(plan.stores), most_is="stores")
     _require(plan.writes, "writes", least=1, most=plan.copies, most_is="copies")
     _require(plan.reads, "reads", least=1, most=plan.copies, most_is="copies")
@@ -100,6 +130,14 @@ def check_plan_change(before: StorePlan, after: StorePlan) -> None:
     check_store_plan(before)
     check_store_plan(after)
     moved = sorted(set(before.stores) ^ set(after.stores))
+    shifted = [s for s in before.stores if s in after.stores and before.domain_of(s) != after.domain_of(s)]
+    if shifted:
+        raise ConfigurationError(
+            setting=f"the domain of {shifted[0]}",
+            wanted=repr(before.domain_of(shifted[0])),
+            got=after.domain_of(shifted[0]),
+            do="let the store leave the plan, and join it again from its new domain",
+        )
     same = (before.copies, before.writes, before.reads) == (after.copies, after.writes, after.reads)
     if len(moved) != 1 or not same or after.epoch != before.epoch + 1:
         raise ConfigurationError(
@@ -117,6 +155,41 @@ def needed_others(plan: StorePlan) -> int:
     another store, so that ``valid_holders`` is told of it. More than R - 1 means that it can never be sure (W = 1).
     """
     return max(plan.copies - plan.writes + 1, (plan.copies - 1) // 2 + 1)
+
+
+def count_faulty(plan: StorePlan, store: str, silent: Iterable[str]) -> int:
+    """The most of a key's R - 1 other stores that can be among the silent, for any key of ``store``.
+
+    With as many domains as copies a key has at most one store in a domain, and none beside ``store``: a machine that
+    carries many stores counts once.
+    """
+    if len({plan.domain_of(other) for other in plan.stores}) < plan.copies:
+        return len(set(silent))
+    return len({plan.domain_of(other) for other in silent} - {plan.domain_of(store)})
+
+
+def add_store(plan: StorePlan, store: str, *, domain: str | None = None) -> StorePlan:
+    """The plan with one store more, which has to be brought up to date: see ``rounds.rejoining.change_plan``.
+
+    Raises:
+        ConfigurationError: a plan with domains needs that of the new store.
+    """
+    if (domain is None) != (plan.domains is None):
+        raise ConfigurationError(
+            setting=f"domain of {store}",
+            wanted="none" if plan.domains is None else "a name, as the others have",
+            got=domain,
+            do="say for all stores where they are, or for none",
+        )
+    domains = None if plan.domains is None or domain is None else (*plan.domains, domain)
+    return dataclasses.replace(plan, stores=(*plan.stores, store), domains=domains, epoch=plan.epoch + 1)
+
+
+def drop_store(plan: StorePlan, store: str) -> StorePlan:
+    """The plan with this store left out."""
+    keep = [other != store for other in plan.stores]
+    domains = None if plan.domains is None else tuple(compress(plan.domains, keep))
+    return dataclasses.replace(plan, stores=tuple(compress(plan.stores, keep)), domains=domains, epoch=plan.epoch + 1)
 
 
 def newest_version(looks: Iterable[Looked]) -> Version | None:

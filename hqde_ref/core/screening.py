@@ -1,12 +1,13 @@
 """What a trusted node finds when it looks at a contribution itself.
 
-Source: HQDE clauses 0.5, 0.6, 6.8. Pure. Nothing that the sender claims is believed: size, layout, digest, finiteness
-and magnitude are all measured here.
+Source: HQDE clauses 0.5, 0.6, 3.3, 6.8. Pure. Nothing that the sender claims is believed: size, layout, digest,
+finiteness and magnitude are all measured here.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,11 +16,12 @@ from hqde_ref.core.kernels.exact_sums import largest_magnitudes
 from hqde_ref.core.packing import digest, float_blocks, float_tables, is_float, packed_bytes, split_rows
 from hqde_ref.messages import Claim, Entry, Layout, Seen
 
-__all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "screen"]
+__all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "find_too_heavy", "screen"]
 
 CORRUPTED = "corrupted"
 MISSHAPEN = "misshapen"
 NOT_FINITE = "not finite"
+GREATEST_EXPONENT = 1022  # of the grid of an exact sum
 _NO_TOPS: tuple[float, ...] = ()
 
 
@@ -43,6 +45,32 @@ def screen(claim: Claim, packed: Tensor, layout: Layout, *, declared: str) -> Se
         if bad:
             reason, tops = f"{NOT_FINITE}: parameter {bad[0]!r} holds NaN or infinity", _NO_TOPS
     return Seen(worker=claim.worker, reason=reason, tops=tops, digest=found)
+
+
+def find_too_heavy(tops: Mapping[str, Sequence[float]], masses: Mapping[str, float]) -> dict[str, str]:
+    """Who asks for a mass with which an exact sum of all these would leave float64, and why, by worker.
+
+    The sums of those that are left, and of their masses, are finite (see ``exact_sums.choose_grid``).
+
+    Args:
+        tops: the magnitudes that a trusted node measured, by worker.
+        masses: what each asks for in a weighted mean; finite, above 0.
+    """
+    spare = max(1, (len(tops) - 1).bit_length())
+    limit = 2.0 ** (GREATEST_EXPONENT - spare)
+    heavy: dict[str, str] = {}
+    for worker, mine in tops.items():
+        largest = max(1.0, *mine)
+        if masses[worker] > limit or masses[worker] * largest > limit:  # an integer may be too large for the product
+            heavy[worker] = (
+                f"{MISSHAPEN}: its mass {_short(masses[worker])}, times its largest value, is beyond float64: "
+                f"at most 2**{GREATEST_EXPONENT - spare} can be added up for {len(tops)} contributions"
+            )
+    return heavy
+
+
+def _short(mass: float) -> str:
+    return f"{mass:.3g}" if isinstance(mass, float) or mass < 2**1000 else f"of {mass.bit_length()} bits"
 
 
 def _tops(packed: Tensor, layout: Layout, rows: int) -> tuple[float, ...]:

@@ -1,12 +1,13 @@
 """The aggregation tree as a plan: level sizes, parents, depth, and how many faults it survives.
 
-Source: HQDE clauses 3.1, 3.2, 3.7; the cost recursion is that of clause 3.7 (breakdown of node-by-node rules).
+Source: HQDE clauses 3.1, 3.2, 3.7, 3.9; the cost recursion is that of clause 3.7 (breakdown of node-by-node rules).
 Pure: a plan is data; ``as_graph`` shows it to networkx.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Literal
 
@@ -20,8 +21,10 @@ __all__ = [
     "as_graph",
     "assign_inner_nodes",
     "breaking_cost",
+    "find_slow",
     "plan_tree",
     "require_tolerance",
+    "typical_time",
     "worst_placement",
 ]
 
@@ -131,6 +134,17 @@ def assign_inner_nodes(plan: TreePlan, *, seconds: Mapping[str, float]) -> dict[
         busy[host] += work * seconds[host]
         assigned[node] = host
     return assigned
+
+
+def typical_time(seconds: Mapping[str, float]) -> float:
+    """The lower median: with one fast and one slow host the fast one is what is usual."""
+    return statistics.median_low(seconds.values())
+
+
+def find_slow(seconds: Mapping[str, float], *, factor: float) -> frozenset[str]:
+    """The hosts that took at least ``factor`` times as long as is usual; never more than half of them."""
+    usual = typical_time(seconds) if seconds else 0.0
+    return frozenset(host for host, time in seconds.items() if time > usual and time >= factor * usual)
 
 
 def require_tolerance(plan: TreePlan, *, rule: str, faulty_max: int, node_rule: Literal["third", "half"]) -> None:

@@ -102,7 +102,7 @@ class Crowd:
         refused = {worker: look.reason for worker, look in looks.items() if look.reason is not None}
         usable = [c for c in gathered.contributions if c.worker not in refused]
         self._round, self._kept, self._pieces = request.round, {c.worker: c for c in usable}, {}
-        arenas = self._arenas(usable, request) if request.arenas and usable else ()
+        arenas, digests = self._arenas(usable, request) if request.arenas and usable else ((), ())
         return Mustered(
             crowd=self._name,
             round=request.round,
@@ -112,13 +112,15 @@ class Crowd:
             rejected={**gathered.rejected, **refused},
             missing=gathered.missing,
             arenas=arenas,
-            digests=tuple(digest(arena.ref) for arena in arenas),
+            digests=digests,
         )
 
-    def _arenas(self, usable: list[Contribution], request: Muster) -> tuple[Payload, ...]:
-        """The rows of everybody, one after the other, shard by shard."""
+    def _arenas(self, usable: list[Contribution], request: Muster) -> tuple[tuple[Payload, ...], tuple[str, ...]]:
+        """The rows of everybody, one after the other, shard by shard, and their digests."""
         stacked = cut_rows([c.payloads[0].ref for c in usable], request.layout, request.shards)
-        return tuple(self._payload(rows, f"rows:{shard}") for shard, rows in enumerate(stacked))
+        digests = tuple(digest(rows) for rows in stacked)
+        named = enumerate(zip(stacked, digests, strict=True))
+        return tuple(self._payload(rows, f"rows:{shard}:{code}") for shard, (rows, code) in named), digests
 
     # ---------------------------------------------------------------------------------------------- partial sums
 

@@ -173,7 +173,8 @@ class Store:
             Copy(key=key, version=self._held[key].version, digest=self._held[key].digest)
             for key in sorted(self._held)
             if (request.after is None or key > request.after)
-            and request.store in choose_stores(key, stores=request.stores, copies=request.copies)
+            and request.store
+            in choose_stores(key, stores=request.stores, copies=request.copies, domains=request.domains)
         ]
         return Listed(by=self._standing(), copies=tuple(mine[: request.limit]), more=len(mine) > request.limit)
 

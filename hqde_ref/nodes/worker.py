@@ -142,6 +142,7 @@ class Worker:
     def _contribute(self, request: Train, losses: list[float], accuracy: float | None) -> Contribution:
         packed = pack(self._model.state_dict(), self._layout)
         pieces = cut(packed, self._layout, request.shards)
+        digests = tuple(digest(piece) for piece in pieces)
         samples = request.stop - request.start if losses else 0
         source = f"{self._name}.{self._incarnation}/{request.round}"
         return Contribution(
@@ -149,10 +150,11 @@ class Worker:
             worker=self._name,
             incarnation=self._incarnation,
             payloads=tuple(
-                Payload(key=f"{source}/{shard}", ref=piece, nbytes=piece.numel()) for shard, piece in enumerate(pieces)
+                Payload(key=f"{source}/{shard}/{code}", ref=piece, nbytes=piece.numel())
+                for shard, (piece, code) in enumerate(zip(pieces, digests, strict=True))
             ),
             layout=fingerprint(self._layout),
-            digests=tuple(digest(piece) for piece in pieces),
+            digests=digests,
             mass=1.0,
             samples=samples,
             loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,

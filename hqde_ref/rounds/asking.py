@@ -7,12 +7,13 @@ The call that straggles is not sent again but joined; should its host go on mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from hqde_ref.messages import LATE, Answer, Call, Failed, Reply, Request, Runtime, message
 from hqde_ref.rounds.plans import RoundPlan, Seat
 
-__all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "prefer_seats"]
+__all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it
@@ -33,34 +34,52 @@ class Unserved:
     reason: str
 
 
-def prefer_seats(seats: Sequence[Seat], *, present: Iterable[str]) -> list[str]:
-    """Aggregators in the order to try them: those first whose neighbours answered in this round."""
+def is_silent(seat: Seat, answered: frozenset[str]) -> bool:
+    """Whether nobody on this aggregator's host answered in this round."""
+    return bool(seat.beside) and answered.isdisjoint(seat.beside)
+
+
+def prefer_seats(seats: Sequence[Seat], *, present: Iterable[str], slow: Collection[str] = ()) -> list[str]:
+    """Aggregators in the order to try them: those first whose neighbours answered, and who were not slow of late."""
     answered = frozenset(present)
-    silent = [bool(seat.beside) and answered.isdisjoint(seat.beside) for seat in seats]
-    order = sorted(range(len(seats)), key=lambda index: (silent[index], index))
-    return [seats[index].aggregator for index in order]
+    ranked = sorted(seats, key=lambda seat: (is_silent(seat, answered), seat.aggregator in slow))
+    return [seat.aggregator for seat in ranked]
 
 
 @message
 class Desk:
-    """What every step of a round needs in order to ask; ``seats`` changes: see ``ask_somewhere``."""
+    """What every step of a round needs in order to ask; ``seats`` and ``hedged`` change: see ``ask_somewhere``.
+
+    ``carriers`` are the aggregators among which measured times deal the inner nodes of a tree; empty: times do not.
+    """
 
     runtime: Runtime
     plan: RoundPlan
     seats: list[str]
     until: float
+    carriers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    hedged: set[str] = dataclasses.field(default_factory=set)
 
-    def ask(self, requests: Sequence[Request]) -> tuple[Reply, ...] | Lost | Unserved:
-        hedge = self.plan.policy.hedge_after_s
-        return ask_somewhere(self.runtime, requests, seats=self.seats, until=self.until, hedge_after_s=hedge)
+    def ask(self, requests: Sequence[Request], *, at: Sequence[str] = ()) -> tuple[Reply, ...] | Lost | Unserved:
+        """``at``: whom to ask first, one a request."""
+        return ask_somewhere(
+            self.runtime,
+            requests,
+            seats=self.seats,
+            until=self.until,
+            hedge_after_s=self.plan.policy.hedge_after_s,
+            at=at,
+            hedged=self.hedged,
+        )
 
 
 class _Errand:
     """One request on its way to a reply: who was asked, and which of the calls are still out."""
 
-    def __init__(self, index: int, request: Request, load_until: float) -> None:
+    def __init__(self, index: int, request: Request, load_until: float, first: str | None) -> None:
         self.request = request
         self._index = index
+        self._first = first
         self._load_until = load_until
         self.asked: list[str] = []
         self.out: list[Call] = []
@@ -69,6 +88,8 @@ class _Errand:
     def send(self, seats: Sequence[str]) -> bool:
         """Ask the next aggregator that was not asked yet; a lone one is asked again. False if there is nobody."""
         order = [seats[(self._index + step) % len(seats)] for step in range(len(seats))]
+        if self._first in seats:
+            order.sort(key=lambda seat: seat != self._first)
         fresh = [seat for seat in order if seat not in self.asked]
         if not fresh and (self.out or len(self.asked) >= ATTEMPTS):
             return False
@@ -105,7 +126,14 @@ class _Trip:
 
 
 def ask_somewhere(
-    runtime: Runtime, requests: Sequence[Request], *, seats: list[str], until: float, hedge_after_s: float
+    runtime: Runtime,
+    requests: Sequence[Request],
+    *,
+    seats: list[str],
+    until: float,
+    hedge_after_s: float,
+    at: Sequence[str] = (),
+    hedged: set[str] | None = None,
 ) -> tuple[Reply, ...] | Lost | Unserved:
     """One reply a request, in order.
 
@@ -113,10 +141,18 @@ def ask_somewhere(
         seats: aggregators in the order to try them. Those that fail are struck off, while one is left; those that had
             to be hedged go to the end, for whoever asks next.
         hedge_after_s: how long an aggregator may be silent before its work also goes to the next.
+        at: whom to ask first, one a request; without it requests are dealt to the seats in turn.
+        hedged: who was silent for so long already; they are not asked first, and others that are silent are added.
     """
+    assert len(at) in (0, len(requests))
     now = runtime.now()
     load_until = now + LOAD_SHARE * (until - now)
-    errands = [_Errand(index, request, load_until) for index, request in enumerate(requests)]
+    hedged = set() if hedged is None else hedged
+    firsts = [None if first in hedged else first for first in at] or [None] * len(requests)
+    errands = [
+        _Errand(index, request, load_until, first)
+        for index, (request, first) in enumerate(zip(requests, firsts, strict=True))
+    ]
     trip = _Trip()
     hedge_at = now + hedge_after_s
     while waiting := [errand for errand in errands if errand.reply is None]:
@@ -135,7 +171,7 @@ def ask_somewhere(
         if silent and runtime.now() >= until - TICK_S:
             return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
         if silent and may_hedge and runtime.now() >= hedge_at - TICK_S:
-            _hedge(silent, seats)
+            hedged |= _hedge(silent, seats)
             hedge_at = runtime.now() + hedge_after_s
     return tuple(errand.reply for errand in errands)
 
@@ -155,10 +191,11 @@ def _strike(seats: list[str], failed: Sequence[str]) -> None:
     seats[:] = [seat for seat in seats if seat not in gone]
 
 
-def _hedge(silent: Sequence[_Errand], seats: list[str]) -> None:
+def _hedge(silent: Sequence[_Errand], seats: list[str]) -> frozenset[str]:
     """Send what is overdue to the next aggregator too, and let the slow ones be the last to be asked from now on."""
     slow = frozenset(call.node for errand in silent for call in errand.out)
     seats[:] = [seat for seat in seats if seat not in slow] + [seat for seat in seats if seat in slow]
     for errand in silent:
         if len(errand.asked) < ATTEMPTS:
             errand.send(seats)
+    return slow

@@ -32,7 +32,7 @@ from hqde_ref.rounds.flat import resolve_screened
 from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.robust import accept_shards, robust_shards
-from hqde_ref.rounds.settling import masses_of, refuse, settle
+from hqde_ref.rounds.settling import masses_of, refuse, settle, without_heavy
 
 __all__ = ["crowded_round"]
 
@@ -96,6 +96,7 @@ def _without(gathered: Gathered, *, rejected: Mapping[str, str], missing: Mappin
 def _mean(desk: Desk, roll: Roll, gathered: Gathered) -> Verdict:
     """Add up crowd by crowd; without one that fails everything is added up anew, on the grid of those left."""
     plan = desk.plan
+    gathered = without_heavy(plan, gathered, roll.tops)
     done: dict[tuple[str, int], tuple[Subtotal, Combined]] = {}
     losses = 0
     while gathered.contributions:

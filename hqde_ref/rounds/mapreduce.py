@@ -26,7 +26,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_heavy, without_rejected
 
 __all__ = ["mapreduce_round"]
 
@@ -41,7 +41,7 @@ def _attempt(desk: Desk, gathered: Gathered) -> Verdict | Lost | Unserved:
     seen = screen_groups(desk, _deal(gathered.contributions, plan))
     if isinstance(seen, Lost | Unserved):
         return seen
-    screened = without_rejected(gathered, seen)
+    screened = without_heavy(plan, without_rejected(gathered, seen), {w: found.tops for w, found in seen.items()})
     if not screened.contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
     masses = masses_of(plan, screened.contributions)

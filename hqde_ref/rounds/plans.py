@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 from hqde_ref.messages import Layout, Payload, Policy, message
 
 __all__ = ["Crowding", "RoundPlan", "Seat"]
@@ -33,6 +36,7 @@ class RoundPlan:
         batch_start, batch: rows [batch_start, batch_start + batch) of the training data, modulo its length.
         steps: gradient steps each worker takes on its slice.
         crowds: the nodes that answer for all members; without any, members are nodes themselves.
+        pace: seconds that training took beside each aggregator in the round before, where it is known (see ``pacing``).
     """
 
     round: int
@@ -46,3 +50,4 @@ class RoundPlan:
     batch: int
     steps: int
     crowds: tuple[Crowding, ...] = ()
+    pace: Mapping[str, float] = dataclasses.field(default_factory=dict)

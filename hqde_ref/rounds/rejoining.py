@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from hqde_ref.core.quorums import (
     StorePlan,
     Wanted,
+    add_store,
     check_plan_change,
     check_store_plan,
+    count_faulty,
+    drop_store,
     merge_listings,
     merge_rejoined,
     needed_others,
@@ -41,9 +44,9 @@ from hqde_ref.messages import (
     Stored,
     message,
 )
-from hqde_ref.rounds.storing import ask_stores, part_of
+from hqde_ref.rounds.storing import ask_stores, fresh_number, part_of
 
-__all__ = ["change_plan", "rejoin"]
+__all__ = ["change_plan", "move_store", "rejoin"]
 
 PAGE = 500  # keys in a message
 BATCH = 32  # vectors on their way at once
@@ -102,6 +105,30 @@ def change_plan(
     return tuple(_serve(runtime, after, caught.get(store, store), until=until) for store in after.stores)
 
 
+def move_store(
+    runtime: Runtime, plan: StorePlan, store: str, domain: str, *, until: float
+) -> tuple[StorePlan, tuple[NotJoined, ...]]:
+    """Let a store that runs in another failure domain now, leave the plan and join it again from there.
+
+    Returns:
+        The plan that stands now, and who does not serve it; nobody if all went well.
+
+    Raises:
+        ConfigurationError: for a plan that makes no sense, or has no domains.
+    """
+    without = drop_store(plan, store)
+    within = add_store(without, store, domain=domain)
+    left = _refusals(change_plan(runtime, plan, without, until=part_of(runtime, until, 2)))
+    if left:
+        return plan, left
+    joined = _refusals(change_plan(runtime, without, within, until=until))
+    return (without, joined) if joined else (within, ())
+
+
+def _refusals(outcomes: Sequence[Joined | NotJoined]) -> tuple[NotJoined, ...]:
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, NotJoined))
+
+
 def _serve(runtime: Runtime, plan: StorePlan, caught: _Caught | str, *, until: float) -> Joined | NotJoined:
     match caught:
         case str(store):
@@ -144,7 +171,7 @@ def _list(runtime: Runtime, plan: StorePlan, store: str, incarnation: int, *, un
     listing = _Listing(copies={other: [] for other in others}, standings={}, silent={})
     after: dict[str, str | None] = dict.fromkeys(others)
     while after:
-        fresh = round(runtime.now() * 1e9)
+        fresh = fresh_number()
         calls = [
             Call(
                 node=other,
@@ -156,6 +183,7 @@ def _list(runtime: Runtime, plan: StorePlan, store: str, incarnation: int, *, un
                     copies=plan.copies,
                     after=last,
                     limit=PAGE,
+                    domains=plan.domains,
                 ),
                 attempt=fresh,
             )
@@ -178,7 +206,8 @@ def _list(runtime: Runtime, plan: StorePlan, store: str, incarnation: int, *, un
 def _judge_silence(plan: StorePlan, store: str, listing: _Listing) -> str | None:
     """Why too few of the others answered, or None.
 
-    A key that nobody lists may be one that only ``store`` and a silent store held, so it is the silent that count.
+    A key that nobody lists may be one that only ``store`` and a silent store held, so it is the silent that count:
+    those of one failure domain once, where no key has two copies in one.
     """
     spare = plan.copies - 1 - needed_others(plan)
     if spare < 0:
@@ -186,7 +215,7 @@ def _judge_silence(plan: StorePlan, store: str, listing: _Listing) -> str | None
             f"with copies={plan.copies} and writes={plan.writes} a write may have had its only copy in {store}, "
             f"which came back without it; use at least 2 writes"
         )
-    if len(listing.silent) <= spare:
+    if count_faulty(plan, store, listing.silent) <= spare:
         return None
     reasons = "; ".join(f"{other}: {reason}" for other, reason in listing.silent.items())
     return (
@@ -220,7 +249,7 @@ def _transfer(runtime: Runtime, store: str, wanted: Sequence[Wanted], *, until: 
         puts = [
             Put(epoch=None, key=f.key, version=f.version, payload=f.payload, digest=f.digest) for f in found.values()
         ]
-        fresh = round(runtime.now() * 1e9)
+        fresh = fresh_number()
         calls = [Call(node=store, request=request, attempt=fresh) for request in puts]
         answers = runtime.ask(calls, enough=len(calls), until=until)
         stored = {answer.reply.key for answer in answers if isinstance(answer.reply, Stored)}
@@ -233,7 +262,7 @@ def _fetch_batch(runtime: Runtime, batch: Sequence[Wanted], *, until: float) -> 
     found: dict[str, Found] = {}
     for turn in range(max(len(want.holders) for want in batch)):
         rest = [want for want in batch if want.copy.key not in found and turn < len(want.holders)]
-        fresh = round(runtime.now() * 1e9)
+        fresh = fresh_number()
         calls = [
             Call(node=want.holders[turn], request=Get(key=want.copy.key, least=want.copy.version), attempt=fresh)
             for want in rest

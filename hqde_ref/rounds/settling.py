@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.packing import fingerprint, packed_bytes
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.core.screening import find_too_heavy
 from hqde_ref.messages import Claim, Contribution, Layout, Payload, Refused, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
@@ -23,6 +23,7 @@ __all__ = [
     "rows_of",
     "screen_groups",
     "settle",
+    "without_heavy",
     "without_rejected",
 ]
 
@@ -30,17 +31,9 @@ Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
 
 def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
-    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile.
-
-    Contributions that cannot be combined (a mass times a value beyond float64) refuse the round: clause 6.1 owes a
-    verdict whatever members send.
-    """
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
     for _ in range(len(plan.members) + 1):
-        try:
-            outcome = attempt(gathered)
-        except ConfigurationError as error:
-            return refuse(plan, gathered, str(error).removesuffix("."))
-        match outcome:
+        match attempt(gathered):
             case Lost(keys=keys):
                 gone = {
                     c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
@@ -64,8 +57,10 @@ def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
     return Refused(round=plan.round, reason=reason, rejected=gathered.rejected, missing={**gathered.missing, **unused})
 
 
-def screen_groups(desk: Desk, groups: Sequence[Sequence[Contribution]]) -> dict[str, Seen] | Lost | Unserved:
-    """What trusted aggregators find in whole vectors, one request a group."""
+def screen_groups(
+    desk: Desk, groups: Sequence[Sequence[Contribution]], *, at: Sequence[str] = ()
+) -> dict[str, Seen] | Lost | Unserved:
+    """What trusted aggregators find in whole vectors, one request a group; ``at``: whom to ask first."""
     plan = desk.plan
     requests = [
         Screen(
@@ -78,7 +73,7 @@ def screen_groups(desk: Desk, groups: Sequence[Sequence[Contribution]]) -> dict[
         )
         for group in groups
     ]
-    replies = desk.ask(requests)
+    replies = desk.ask(requests, at=at)
     if isinstance(replies, Lost | Unserved):
         return replies
     seen = {found.worker: found for reply in replies if isinstance(reply, Screened) for found in reply.seen}
@@ -125,7 +120,18 @@ def masses_of(plan: RoundPlan, contributions: Sequence[Contribution]) -> dict[st
 
 def without_rejected(gathered: Gathered, seen: dict[str, Seen]) -> Gathered:
     """Move the contributions that screening refused to the rejected."""
-    refused = {worker: found.reason for worker, found in seen.items() if found.reason is not None}
+    return _reject(gathered, {worker: found.reason for worker, found in seen.items() if found.reason is not None})
+
+
+def without_heavy(plan: RoundPlan, gathered: Gathered, tops: Mapping[str, Sequence[float]]) -> Gathered:
+    """Move those whose mass cannot be used in a mean to the rejected; the others' round goes on (clause 6.1)."""
+    if not gathered.contributions:
+        return gathered
+    mine = {c.worker: tops[c.worker] for c in gathered.contributions}
+    return _reject(gathered, find_too_heavy(mine, masses_of(plan, gathered.contributions)))
+
+
+def _reject(gathered: Gathered, refused: Mapping[str, str]) -> Gathered:
     return Gathered(
         contributions=tuple(c for c in gathered.contributions if c.worker not in refused),
         rejected={**gathered.rejected, **refused},

@@ -20,7 +20,7 @@ from hqde_ref.messages import Claim, Combine, Contribution, Evidence, Screen, Sc
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.robust import accept_shards, robust_shards
-from hqde_ref.rounds.settling import masses_of, refuse, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, settle, without_heavy, without_rejected
 
 __all__ = ["Tops", "grids_of", "sharded_round"]
 
@@ -99,7 +99,10 @@ def grids_of(plan: RoundPlan, contributions: Sequence[Contribution], tops: Tops)
 
 def _mean(desk: Desk, screened: Gathered, tops: Tops) -> Verdict | Lost | Unserved:
     """The exact mean of every shard."""
-    plan, contributions = desk.plan, screened.contributions
+    plan = desk.plan
+    whole = {worker: tuple(top for shard in mine for top in shard) for worker, mine in tops.items()}
+    screened = without_heavy(plan, screened, whole)
+    contributions = screened.contributions
     if not contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
     workers, masses = tuple(c.worker for c in contributions), masses_of(plan, contributions)

@@ -2,14 +2,15 @@
 
 Source: HQDE clauses 2.6 to 2.8; Attiya, Bar-Noy and Dolev 1995, with many writers (Lynch and Shvartsman 1997).
 No vector passes through here, only handles. Deadlines are absolute. Every ask carries a number of its own, so that
-no answer that was computed earlier, and is still on its way, is taken for an answer to this one.
+no answer that was computed earlier, and is still on its way, is taken for an answer to this one. The numbers are
+counted: a clock may read the same twice.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
-from hqde_ref.core.placement import choose_stores
 from hqde_ref.core.quorums import StorePlan, check_store_plan, newest_version, valid_holders
 from hqde_ref.core.screening import CORRUPTED
 from hqde_ref.messages import (
@@ -34,9 +35,10 @@ from hqde_ref.messages import (
     Version,
 )
 
-__all__ = ["Writer", "ask_stores", "get", "part_of", "put", "scrub"]
+__all__ = ["Writer", "ask_stores", "fresh_number", "get", "part_of", "put", "scrub"]
 
 ATTEMPTS = 3
+_numbers = itertools.count()  # of asks in this process: calls in flight are its own
 
 
 class Writer:
@@ -65,9 +67,8 @@ def put(
         ConfigurationError: for a plan that makes no sense.
     """
     check_store_plan(plan)
-    stores = choose_stores(key, stores=plan.stores, copies=plan.copies)
-    look = Look(epoch=plan.epoch, key=key, whole=False)
-    answers = ask_stores(runtime, stores, look, enough=plan.reads, until=part_of(runtime, until, 2))
+    stores = plan.stores_of(key)
+    answers = _look_around(runtime, plan, key, stores, until=part_of(runtime, until, 2))
     looks = _looks(answers)
     if len(looks) < plan.reads:
         reason = f"{len(looks)} of {plan.reads} stores told their version, so nothing was written{_why(answers)}"
@@ -86,6 +87,22 @@ def put(
             return Acknowledged(key=key, version=version, stores=holders)
     reason = f"{len(holders)} of {plan.writes} stores confirmed: the write may or may not survive{_why(answers)}"
     return NotAcknowledged(key=key, version=version, stores=holders, reason=reason)
+
+
+def _look_around(
+    runtime: Runtime, plan: StorePlan, key: str, stores: Sequence[str], *, until: float
+) -> dict[str, Reply]:
+    """What R_q stores say of this key; those that do not answer are asked again: a message may have been lost."""
+    look = Look(epoch=plan.epoch, key=key, whole=False)
+    answers: dict[str, Reply] = {}
+    for attempt in range(ATTEMPTS):
+        told = _looks(answers)
+        rest = [store for store in stores if store not in told]
+        soon = part_of(runtime, until, ATTEMPTS - attempt)
+        answers |= ask_stores(runtime, rest, look, enough=plan.reads - len(told), until=soon)
+        if len(_looks(answers)) >= plan.reads:
+            break
+    return answers
 
 
 def get(runtime: Runtime, plan: StorePlan, key: str, *, until: float) -> Value | Absent | Unavailable:
@@ -115,7 +132,7 @@ def _read(runtime: Runtime, plan: StorePlan, key: str, *, enough: int, until: fl
 def _read_once(
     runtime: Runtime, plan: StorePlan, key: str, *, enough: int, until: float
 ) -> Value | Absent | Unavailable:
-    stores = choose_stores(key, stores=plan.stores, copies=plan.copies)
+    stores = plan.stores_of(key)
     look = Look(epoch=plan.epoch, key=key, whole=True)
     answers = ask_stores(runtime, stores, look, enough=enough, until=part_of(runtime, until, 2))
     looks = _looks(answers)
@@ -178,9 +195,14 @@ def ask_stores(
     runtime: Runtime, stores: Sequence[str], request: Request, *, enough: int, until: float
 ) -> dict[str, Reply]:
     """The reply of each store to the same request, asked afresh."""
-    fresh = round(runtime.now() * 1e9)
+    fresh = fresh_number()
     calls = [Call(node=store, request=request, attempt=fresh) for store in stores]
     return {answer.node: answer.reply for answer in runtime.ask(calls, enough=enough, until=until)}
+
+
+def fresh_number() -> int:
+    """A number that no other ask has."""
+    return next(_numbers)
 
 
 def part_of(runtime: Runtime, until: float, parts: int) -> float:

@@ -1,6 +1,7 @@
 """The story of a training round: train, gather, aggregate, publish.
 
-Source: HQDE clauses 1.3, 1.6, 6.1 to 6.5; ``docs/design.md``, the laws of ``ask``. It reads no clock but the runtime's.
+Source: HQDE clauses 1.3, 1.6, 3.9, 6.1 to 6.5; ``docs/design.md``, the laws of ``ask``. It reads no clock but the
+runtime's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hqde_ref.rounds.crowded import crowded_round
 from hqde_ref.rounds.flat import flat_round
 from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.mustering import muster
+from hqde_ref.rounds.pacing import carriers, slow_aggregators
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
@@ -49,8 +51,13 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
             shards=plan.policy.shards,
         )
     present = frozenset(c.worker for c in gathered.contributions)
-    seats = prefer_seats(plan.seats, present=present)
-    desk = Desk(runtime=runtime, plan=plan, seats=seats, until=publish_from)
+    desk = Desk(
+        runtime=runtime,
+        plan=plan,
+        seats=prefer_seats(plan.seats, present=present, slow=slow_aggregators(plan)),
+        until=publish_from,
+        carriers=carriers(plan, present=present),
+    )
     verdict = crowded_round(desk, roll) if plan.crowds else _TOPOLOGIES[plan.policy.topology](desk, gathered)
     if isinstance(verdict, Accepted):
         _publish(runtime, plan, verdict, present=present, until=end)

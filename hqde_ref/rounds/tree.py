@@ -1,13 +1,15 @@
 """The aggregation tree: exact weighted means, level by level, on aggregators that may fail.
 
-Source: HQDE clauses 3.3 to 3.6, 0.10. The result has the bits of the flat mean of those used, whatever the tree.
+Source: HQDE clauses 3.3 to 3.6, 3.9, 0.10. The result has the bits of the flat mean of those used, whatever the tree.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.kernels.exact_sums import choose_grid
-from hqde_ref.core.trees import TreePlan, plan_tree
+from hqde_ref.core.trees import TreePlan, assign_inner_nodes, plan_tree
 from hqde_ref.messages import (
     Accepted,
     Combine,
@@ -21,7 +23,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_rejected
+from hqde_ref.rounds.settling import masses_of, refuse, screen_groups, settle, without_heavy, without_rejected
 
 __all__ = ["tree_round"]
 
@@ -43,14 +45,15 @@ def tree_round(desk: Desk, gathered: Gathered) -> Verdict:
 
 def _attempt(desk: Desk, tree: TreePlan, gathered: Gathered) -> Verdict | Lost | Unserved:
     plan = desk.plan
-    groups = [group for group in _leaf_groups(plan, tree, gathered) if group]
-    seen = screen_groups(desk, groups)
+    groups = {place: group for place, group in enumerate(_leaf_groups(plan, tree, gathered)) if group}
+    hosts = _host_inner_nodes(desk, tree)
+    seen = screen_groups(desk, list(groups.values()), at=_at(hosts, max(tree.depth - 1, 0), groups))
     if isinstance(seen, Lost | Unserved):
         return seen
-    screened = without_rejected(gathered, seen)
+    screened = without_heavy(plan, without_rejected(gathered, seen), {w: found.tops for w, found in seen.items()})
     if not screened.contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
-    root = _climb(desk, tree, screened, seen)
+    root = _climb(desk, tree, hosts, screened, seen)
     if isinstance(root, Lost | Unserved):
         return root
     return Accepted(
@@ -66,6 +69,15 @@ def _attempt(desk: Desk, tree: TreePlan, gathered: Gathered) -> Verdict | Lost |
     )
 
 
+def _host_inner_nodes(desk: Desk, tree: TreePlan) -> Mapping[tuple[int, int], str]:
+    """Who carries each inner node by measured times; nobody where the requests of a level are dealt in turn."""
+    return assign_inner_nodes(tree, seconds=desk.carriers) if desk.carriers else {}
+
+
+def _at(hosts: Mapping[tuple[int, int], str], level: int, places: Iterable[int]) -> list[str]:
+    return [hosts[level, place] for place in places] if hosts else []
+
+
 def _leaf_groups(plan: RoundPlan, tree: TreePlan, gathered: Gathered) -> list[list[Contribution]]:
     """Contributions by the lowest aggregator that takes them; absent members leave gaps."""
     by_worker = {c.worker: c for c in gathered.contributions}
@@ -78,7 +90,13 @@ def _leaf_groups(plan: RoundPlan, tree: TreePlan, gathered: Gathered) -> list[li
     ]
 
 
-def _climb(desk: Desk, tree: TreePlan, screened: Gathered, seen: dict[str, Seen]) -> Combined | Lost | Unserved:
+def _climb(
+    desk: Desk,
+    tree: TreePlan,
+    hosts: Mapping[tuple[int, int], str],
+    screened: Gathered,
+    seen: dict[str, Seen],
+) -> Combined | Lost | Unserved:
     plan = desk.plan
     masses = masses_of(plan, screened.contributions)
     grid = choose_grid(
@@ -109,7 +127,7 @@ def _climb(desk: Desk, tree: TreePlan, screened: Gathered, seen: dict[str, Seen]
             )
             for place in places
         ]
-        replies = desk.ask(requests)
+        replies = desk.ask(requests, at=_at(hosts, level, places))
         if isinstance(replies, Lost | Unserved):
             return replies
         if level == 0:

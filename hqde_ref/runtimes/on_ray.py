@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -43,7 +44,7 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
-from hqde_ref.runtimes.ray_host import LOSSES, Host, Process
+from hqde_ref.runtimes.ray_host import LOSSES, Host, Process, make_lost
 
 __all__ = ["OnRay"]
 
@@ -64,7 +65,6 @@ class _Seat:
     specs: tuple[NodeSpec, ...]
     actor: Any
     incarnation: int
-    number: int
     node: str | None
     process: Process | None = None
     pending: Any = None  # the reference that answers when a fresh actor is ready
@@ -90,7 +90,8 @@ class OnRay:
         address: of a running cluster (``host:port``); None starts a private one, which ``close`` ends.
         gpus: logical GPUs to share among the hosts (clause 1.1); 0 uses none.
         start_within_s: how long hosts may take to be placed and ready (clause 1.2).
-        spread: deal hosts in turn to the nodes of the cluster that are alive, by hard affinity; Ray places them else.
+        spread: place each host, by hard affinity, on the node of the cluster that is alive and carries the fewest; a
+            host that died is placed anew. Without it Ray places them.
         store_bytes: size of a private cluster's object store.
         observe: called with a ``Span`` for every request that was answered.
 
@@ -104,13 +105,14 @@ class OnRay:
         *,
         address: str | None = None,
         gpus: int = 0,
-        start_within_s: float = 60.0,
+        start_within_s: float = 120.0,
         spread: bool = False,
         store_bytes: int = 512 << 20,
         observe: Callable[[Span], None] | None = None,
     ) -> None:
         self._observe = observe
         self._flying: list[_Message] = []
+        self._gone: Any = None  # a reference to what is lost, once a test wants one
         self._spread = spread
         self._hosts: dict[str, _Seat] = {}
         self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
@@ -119,8 +121,8 @@ class OnRay:
             self._machine: str = ray.get_runtime_context().get_node_id()
             self._share = gpu_share(workers=max(len(hosts), 1), gpus=gpus)
             self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(Host)
-            for number, (host, specs) in enumerate(hosts.items()):
-                self._hosts[host] = self._start(tuple(specs), 0, number)
+            for host, specs in hosts.items():
+                self._hosts[host] = self._start(tuple(specs), 0)
             self.settle(within_s=start_within_s)
         except BaseException:  # an interruption too must not leave processes behind
             self.close()
@@ -165,6 +167,20 @@ class OnRay:
         except faults.GetTimeoutError as error:
             problem = f"did not come within {_FETCH_S:g} s"
             raise RuntimeFault(what=f"payload {payload.key}", problem=problem, do="try again") from error
+
+    def lose(self, payload: Payload) -> Payload:
+        """For fault tests: the same payload with its bytes really gone.
+
+        Raises:
+            RuntimeFault: Ray does not make one in time; see ``prepare_loss``.
+        """
+        self.prepare_loss()
+        return dataclasses.replace(payload, ref=self._gone)
+
+    def prepare_loss(self) -> None:
+        """Make an object and lose it: that takes a process, so it should not happen within a round."""
+        if self._gone is None:
+            self._gone = make_lost(until=time.monotonic() + _FETCH_S)
 
     # ---------------------------------------------------------------------------------------------- hosts
 
@@ -212,7 +228,8 @@ class OnRay:
         seat = self._hosts[host]
         with suppress(faults.RayError):
             ray.kill(seat.actor)  # it may only have been out of reach
-        self._hosts[host] = self._start(seat.specs, seat.incarnation + 1, seat.number)
+        seat.dead = True
+        self._hosts[host] = self._start(seat.specs, seat.incarnation + 1)
 
     def settle(self, *, within_s: float, down: Sequence[str] = ()) -> None:
         """Restart what died, except the hosts that shall stay ``down``, and wait until the rest is ready.
@@ -273,18 +290,22 @@ class OnRay:
             return None
         return found if same else None
 
-    def _start(self, specs: tuple[NodeSpec, ...], incarnation: int, number: int) -> _Seat:
-        places = alive_nodes() if self._spread else []
-        where = NodeAffinitySchedulingStrategy(places[number % len(places)], soft=False) if places else "DEFAULT"
+    def _start(self, specs: tuple[NodeSpec, ...], incarnation: int) -> _Seat:
+        node = self._choose_node() if self._spread else None
+        where = "DEFAULT" if node is None else NodeAffinitySchedulingStrategy(node, soft=False)
         actor: Any = self._remote.options(scheduling_strategy=where).remote(specs, incarnation)
         return _Seat(
             specs=specs,
             actor=actor,
             incarnation=incarnation,
-            number=number,
-            node=places[number % len(places)] if places else None,
+            node=node,
             pending=actor.ready.remote(),
         )
+
+    def _choose_node(self) -> str | None:
+        """The node that carries the fewest hosts: what came back from a lost one goes where there is room."""
+        load = Counter(seat.node for seat in self._hosts.values() if not seat.dead)
+        return min(alive_nodes(), key=lambda node: (load[node], node), default=None)
 
     def _become_ready(self, host: str, until: float) -> None:
         seat = self._hosts[host]

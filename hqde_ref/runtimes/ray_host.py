@@ -16,6 +16,7 @@ import torch
 from ray import exceptions as faults
 from torch import Tensor
 
+from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import (
     Call,
     Failed,
@@ -29,7 +30,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 
-__all__ = ["LOSSES", "Host", "Process"]
+__all__ = ["LOSSES", "Host", "Process", "make_lost"]
 
 LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError)
 
@@ -92,6 +93,35 @@ class Host:
 
         request = replace_payloads(call.request, swap)
         return perform_guarded(self._nodes.get(call.node), dataclasses.replace(call, request=request))
+
+
+class _Owner:
+    """Makes an object that is its own, and so dies with it."""
+
+    def put(self) -> list[Any]:
+        return [ray.put(np.zeros(1, dtype=np.uint8))]
+
+
+def make_lost(*, until: float) -> Any:
+    """For fault tests: a reference to an object that is gone, since the process that owned it was killed.
+
+    Raises:
+        RuntimeFault: the process does not start, or Ray does not notice its end, in time.
+    """
+    remote: Any = ray.remote(num_cpus=0, max_restarts=0)(_Owner)
+    owner = remote.remote()
+    try:
+        reference = ray.get(owner.put.remote(), timeout=max(until - time.monotonic(), 0.05))[0]
+    except faults.GetTimeoutError as error:
+        raise RuntimeFault(what="a payload to lose", problem="was not made in time", do="give more time") from error
+    finally:
+        ray.kill(owner)
+    gone = Payload(key="gone", ref=reference, nbytes=1)
+    while time.monotonic() < until:
+        if _load([gone], time.monotonic() + 1.0)[1]:
+            return reference
+        time.sleep(0.05)
+    raise RuntimeFault(what="a payload to lose", problem="is still there", do="give more time")
 
 
 def _load(payloads: list[Payload], until: float) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:

@@ -43,11 +43,14 @@ def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_w
     assert "used, missing" in _run("tests.live.three_nodes", way, stage)
 
 
-@pytest.mark.parametrize(
-    "lost",
-    ["requests", pytest.param("responses", marks=pytest.mark.live), pytest.param("both", marks=pytest.mark.live)],
-)
-def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(lost: str) -> None:
+@pytest.mark.live
+@pytest.mark.parametrize("stage", ["put", "look"])
+def test_acknowledged_writes_survive_the_removal_of_one_node_and_then_of_another(stage: str) -> None:
+    assert "another node removed: 60 reads" in _run("tests.live.three_nodes_store", stage)
+
+
+def _losing(lost: str) -> str:
+    """What makes Ray lose messages, as it wants to be told."""
     failures = {
         "CoreWorkerService.grpc_client.PushTask": {
             "num_failures": 12,
@@ -56,5 +59,20 @@ def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(lost: 
             "in_flight_failure_prob": 0,
         }
     }
-    out = _run("tests.live.lost_messages", RAY_testing_rpc_failure=json.dumps(failures))
+    return json.dumps(failures)
+
+
+LOST = ["requests", pytest.param("responses", marks=pytest.mark.live), pytest.param("both", marks=pytest.mark.live)]
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(lost: str) -> None:
+    out = _run("tests.live.lost_messages", "rounds", RAY_testing_rpc_failure=_losing(lost))
     assert out.count("round 3: missing {}") == 5
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("lost", ["requests", "responses", "both"])
+def test_messages_that_ray_loses_cost_no_acknowledged_write_of_the_store(lost: str) -> None:
+    out = _run("tests.live.lost_messages", "stores", RAY_testing_rpc_failure=_losing(lost))
+    assert "120 writes acknowledged and found" in out

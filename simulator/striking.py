@@ -1,0 +1,135 @@
+"""When a scenario's faults begin and end, whom they hit, and whether they really took effect.
+
+They are scoped by rounds and stages, so that a live run and a simulated one mean the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from simulator.adversary import Adversary, Lie
+from simulator.faults import Byzantine, Corrupt, Crash, Duplicate, Lose, OnMembers, Pause, Slow
+from simulator.mishaps import Mishaps
+from simulator.records import Strike
+from simulator.scenario import Scenario
+from simulator.worlds import World
+
+__all__ = ["Striking"]
+
+
+class _Note(Protocol):
+    def __call__(self, number: int, action: str, hits: list[str], **more: str) -> None: ...
+
+
+class Striking:
+    """The faults of a run: what each is aimed at, how often it fired, and which hosts are to stay ``down``."""
+
+    def __init__(self, scenario: Scenario, world: World, *, quiet: bool, note: _Note) -> None:
+        self._faults = () if quiet else scenario.faults
+        self._hits = [scenario.aim(index) for index in range(len(self._faults))]
+        self._fired = [0] * len(self._faults)
+        self._world = world
+        self._note = note
+        self.down: list[str] = []
+
+    def prepare(self) -> None:
+        """Do before the first round what faults need and would take a round's time."""
+        if any(isinstance(fault, Lose) for fault in self._faults):
+            self._world.prepare_loss()
+
+    def strikes(self) -> tuple[Strike, ...]:
+        """What became of every fault."""
+        return tuple(
+            Strike(fault=index, action=fault.action, hits=hits, fired=fired)
+            for index, (fault, hits, fired) in enumerate(zip(self._faults, self._hits, self._fired, strict=True))
+        )
+
+    # ---------------------------------------------------------------------------------------------- members
+
+    def lies(self, number: int) -> dict[str, Lie]:
+        """What members lie in this round."""
+        lies: dict[str, Lie] = {}
+        for fault, hits in zip(self._faults, self._hits, strict=True):
+            if isinstance(fault, Byzantine | Corrupt) and _is_on(fault, number):
+                lies |= {member: Lie(attack=fault.attack.name, options=fault.attack.options) for member in hits}
+        return lies
+
+    def hit_in(self, number: int, kind: type) -> set[str]:
+        """The members that a fault of this kind is aimed at in this round."""
+        return {
+            member
+            for fault, hits in zip(self._faults, self._hits, strict=True)
+            if isinstance(fault, OnMembers) and isinstance(fault, kind) and _is_on(fault, number)
+            for member in hits
+        }
+
+    def note(self, number: int, adversary: Adversary, mishaps: Mishaps) -> None:
+        """Count the faults of members that took effect in this round."""
+        for index, (fault, hits) in enumerate(zip(self._faults, self._hits, strict=True)):
+            more: dict[str, str] = {}
+            match fault:
+                case Byzantine() | Corrupt():
+                    befell, more = set(adversary.forged), {"attack": fault.attack.name}
+                case Duplicate():
+                    befell = mishaps.doubled
+                case Lose():
+                    befell = mishaps.bereft
+                case _:
+                    continue
+            struck = [member for member in hits if member in befell]
+            if struck and _is_on(fault, number):
+                self._fired[index] += 1
+                self._note(number, fault.action, struck, **more)
+
+    # ---------------------------------------------------------------------------------------------- hosts
+
+    def begin(self, number: int) -> None:
+        """Faults of hosts that begin with a round."""
+        for index, fault in enumerate(self._faults):
+            match fault:
+                case Pause(during=during, stage="train") if during.rounds[0] == number:
+                    self._strike(index, number, self._world.pause)
+                case Slow(during=during, factor=factor) if during.rounds[0] == number:
+                    self._strike(index, number, partial(self._world.slow, factor=factor))
+                case _:
+                    pass
+
+    def reach(self, number: int, stage: str) -> None:
+        """Faults of hosts that begin before the first request of a stage goes out."""
+        for index, fault in enumerate(self._faults):
+            match fault:
+                case Crash(at=at, restart=restart) if (at.round, at.stage) == (number, stage):
+                    self._strike(index, number, self._world.crash)
+                    if restart == "never":
+                        self.down += self._hits[index]
+                case Pause(during=during, stage=begins) if (during.rounds[0], begins) == (number, stage) and (
+                    begins != "train"  # that is the beginning of the round
+                ):
+                    self._strike(index, number, self._world.pause)
+                case _:
+                    pass
+
+    def end(self, number: int) -> None:
+        """Faults of hosts that end with a round."""
+        for fault, hits in zip(self._faults, self._hits, strict=True):
+            match fault:
+                case Pause(during=during) if during.rounds[1] == number:
+                    for host in hits:
+                        self._world.resume(host)
+                case Slow(during=during) if during.rounds[1] == number:
+                    for host in hits:
+                        self._world.slow(host, 1.0)
+                case _:
+                    pass
+
+    def _strike(self, index: int, number: int, act: Callable[[str], bool]) -> None:
+        struck = [host for host in self._hits[index] if act(host)]
+        if struck:  # a strike on dead hosts only is none
+            self._fired[index] += 1
+            self._note(number, self._faults[index].action, struck)
+
+
+def _is_on(fault: OnMembers, number: int) -> bool:
+    return fault.during.rounds[0] <= number <= fault.during.rounds[1]
