@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from torch import Tensor
 
-from hqde_ref import messages, wire
+from hqde_ref import foreign_messages, messages, wire
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import Failed, Node
 from hqde_ref.runtimes.protocol import FOLDER, INCARNATION, PROTOCOL
@@ -72,7 +72,7 @@ def _check_said(found: Any) -> None:
     supports = found.supports
     is_set = isinstance(supports, set | frozenset | tuple | list)
     for kind in supports if is_set else [supports]:
-        if not is_set or not isinstance(kind, type) or getattr(messages, kind.__name__, None) is not kind:
+        if not is_set or not isinstance(kind, type) or not _is_message(kind):
             raise CannotLoad(
                 f"its supports: wanted a set of request types from hqde_ref.messages, got {kind!r}",
                 "import what it answers, such as Aggregate, and write supports = frozenset({Aggregate})",
@@ -84,6 +84,10 @@ def _check_said(found: Any) -> None:
                 f"its rules: wanted (rule, topology) pairs or None, got {pair!r}",
                 'write rules = frozenset({("weighted_mean", "flat")})',
             )
+
+
+def _is_message(kind: type) -> bool:
+    return any(getattr(module, kind.__name__, None) is kind for module in (messages, foreign_messages))
 
 
 def _make(factory: Any, target: str) -> Any:
