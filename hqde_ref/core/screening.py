@@ -60,7 +60,7 @@ def find_too_heavy(tops: Mapping[str, Sequence[float]], masses: Mapping[str, flo
     limit = 2.0 ** (GREATEST_EXPONENT - spare)
     heavy: dict[str, str] = {}
     for worker, mine in tops.items():
-        largest = max(1.0, *mine)
+        largest = max((1.0, *mine))  # a layout may have no floating entries
         if masses[worker] > limit or masses[worker] * largest > limit:  # an integer may be too large for the product
             heavy[worker] = (
                 f"{MISSHAPEN}: its mass {_short(masses[worker])}, times its largest value, is beyond float64: "
