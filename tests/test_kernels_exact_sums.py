@@ -181,7 +181,7 @@ def test_a_nonsensical_mass_is_refused(mass: float) -> None:
 
 
 def test_overflowing_products_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"magnitude of block 1 .* below 2\*\*1021 for 2 rows, got inf"):
+    with pytest.raises(ConfigurationError, match=r"magnitude of block 1 .* at most 2\*\*1021 for 2 rows, got inf"):
         choose_grid([(1.0, 1e300), (1.0, 1.0)], [1e100, 1.0])
     with pytest.raises(ConfigurationError, match="use smaller masses"):
         choose_grid([(1.7e308,)], [1.0])

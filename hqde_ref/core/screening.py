@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.exact_sums import largest_magnitudes
+from hqde_ref.core.kernels.exact_sums import largest_magnitudes, product_limit
 from hqde_ref.core.packing import digest, float_blocks, float_tables, is_float, packed_bytes, split_rows
 from hqde_ref.messages import Claim, Entry, Layout, Seen
 
@@ -21,7 +21,6 @@ __all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "find_too_heavy", "screen"]
 CORRUPTED = "corrupted"
 MISSHAPEN = "misshapen"
 NOT_FINITE = "not finite"
-GREATEST_EXPONENT = 1022  # of the grid of an exact sum
 _NO_TOPS: tuple[float, ...] = ()
 
 
@@ -56,15 +55,15 @@ def find_too_heavy(tops: Mapping[str, Sequence[float]], masses: Mapping[str, flo
         tops: the magnitudes that a trusted node measured, by worker.
         masses: what each asks for in a weighted mean; finite, above 0.
     """
-    spare = max(1, (len(tops) - 1).bit_length())
-    limit = 2.0 ** (GREATEST_EXPONENT - spare)
+    most = product_limit(len(tops))
+    limit = 2.0**most
     heavy: dict[str, str] = {}
     for worker, mine in tops.items():
         largest = max((1.0, *mine))  # a layout may have no floating entries
         if masses[worker] > limit or masses[worker] * largest > limit:  # an integer may be too large for the product
             heavy[worker] = (
                 f"{MISSHAPEN}: its mass {_short(masses[worker])}, times its largest value, is beyond float64: "
-                f"at most 2**{GREATEST_EXPONENT - spare} can be added up for {len(tops)} contributions"
+                f"at most 2**{most} can be added up for {len(tops)} contributions"
             )
     return heavy
 

@@ -33,6 +33,7 @@ __all__ = [
     "largest_magnitudes",
     "leaf_sum",
     "mean_error_bound",
+    "product_limit",
     "round_once",
 ]
 
@@ -71,21 +72,23 @@ def choose_grid(tops: Sequence[tuple[float, ...]], masses: Sequence[float]) -> t
         ConfigurationError: a mass is not finite and positive, or mass times magnitude times rows nears 2**1023.
     """
     largest = _largest_products(tops, masses)
-    spare = max(1, _ceil_log2(float(len(tops))))
+    most = product_limit(len(tops))
     grid = []
     for block, product in enumerate(largest):
-        exponent = _ALL_ZERO if product == 0.0 else _GREATEST + 1
-        if 0.0 < product < math.inf:
-            exponent = max(_LEAST, _ceil_log2(product) + spare)
-        if exponent > _GREATEST:
+        if product > 2.0**most:
             raise ConfigurationError(
                 setting=f"mass times magnitude of block {block} of {_RULE}",
-                wanted=f"below 2**{_GREATEST - spare} for {len(tops)} rows",
+                wanted=f"at most 2**{most} for {len(tops)} rows",
                 got=product,
                 do="use smaller masses",
             )
-        grid.append(exponent)
+        grid.append(_ALL_ZERO if product == 0.0 else max(_LEAST, _ceil_log2(product) + _GREATEST - most))
     return tuple(grid)
+
+
+def product_limit(count: int) -> int:
+    """Return c: mass times magnitude may be at most 2**c for ``count`` rows, or their sum may leave float64."""
+    return _GREATEST - max(1, (count - 1).bit_length())
 
 
 def _largest_products(tops: Sequence[tuple[float, ...]], masses: Sequence[float]) -> list[float]:
