@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.judging import EQUIVOCATION, Gathered, gather
-from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack
+from hqde_ref.core.packing import find_misfit, fingerprint, layout_of, pack
 from hqde_ref.core.screening import MISSHAPEN
-from hqde_ref.core.sharding import cut
+from hqde_ref.core.sharding import cut, name_pieces
 from hqde_ref.core.weighting import EFFICIENCY_START
 from hqde_ref.errors import ConfigurationError, LayoutError
-from hqde_ref.messages import Contribution, Failed, Layout, Payload, Policy, Reply, Update
+from hqde_ref.messages import Contribution, Failed, Layout, Policy, Reply, Update
 
 __all__ = ["contribution_of", "first_layout", "gather_updates", "members_of", "updates_by_worker"]
 
@@ -103,17 +103,14 @@ def gather_updates(
 
 def contribution_of(update: Update, layout: Layout, shards: int) -> Contribution:
     """An update that fits the layout, packed and cut, as of round 0."""
-    pieces = cut(pack(update.tensors, layout), layout, shards)
+    payloads, digests = name_pieces(update.worker, cut(pack(update.tensors, layout), layout, shards))
     return Contribution(
         round=0,
         worker=update.worker,
         incarnation=0,
-        payloads=tuple(
-            Payload(key=f"{update.worker}/{shard}", ref=piece, nbytes=piece.numel())
-            for shard, piece in enumerate(pieces)
-        ),
+        payloads=payloads,
         layout=fingerprint(layout),
-        digests=tuple(map(digest, pieces)),
+        digests=digests,
         mass=update.mass,
         samples=0,
         loss=None,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack
-from hqde_ref.core.sharding import cut
+from hqde_ref.core.sharding import cut, name_pieces
 from hqde_ref.core.weighting import EFFICIENCY_START
 from hqde_ref.foreign_messages import RoundFault
 from hqde_ref.messages import (
@@ -152,10 +152,7 @@ def _damage(sent: Contribution, fault: RoundFault) -> Contribution:
 
 
 def _with_keys(sent: Contribution) -> Contribution:
-    """Keys that name the content: two that are equal hold the same bytes."""
+    """Keys that name the content as it arrives."""
     source = f"{sent.worker}.{sent.incarnation}/{sent.round}"
-    payloads = tuple(
-        dataclasses.replace(payload, key=f"{source}/{shard}:{digest(payload.ref)}")
-        for shard, payload in enumerate(sent.payloads)
-    )
+    payloads, _ = name_pieces(source, [payload.ref for payload in sent.payloads])
     return dataclasses.replace(sent, payloads=payloads)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.packing import digest, merge_rows, row_dtype, split_rows
-from hqde_ref.core.sharding import cut, join
+from hqde_ref.core.packing import merge_rows, row_dtype, split_rows
+from hqde_ref.core.sharding import cut, join, name_pieces
 from hqde_ref.messages import (
     Contribution,
     Failed,
@@ -72,7 +72,8 @@ class Attacker:
         at = torch.randint(packed.numel(), (1,), generator=torch.Generator().manual_seed(request.seed))
         packed[at] ^= 1 << (request.seed % 8)
         pieces = [packed if index == shard else piece.ref for index, piece in enumerate(sent)]
-        return dataclasses.replace(request.template, payloads=_payloads(request, pieces))
+        payloads, _ = name_pieces(_source(request), pieces)  # the digests stay those of what was sent
+        return dataclasses.replace(request.template, payloads=payloads)
 
     def _forge(self, request: Forge) -> Contribution:
         assert request.template is not None, "a liar has a contribution to replace"
@@ -81,10 +82,8 @@ class Attacker:
         row = self._made[1]
         _, integers = split_rows(join([piece.ref for piece in request.base], request.layout), request.layout)
         packed = merge_rows(row.to(row_dtype(request.layout)), integers, request.layout)
-        pieces = cut(packed, request.layout, len(request.base))
-        return dataclasses.replace(
-            request.template, payloads=_payloads(request, pieces), digests=tuple(digest(piece) for piece in pieces)
-        )
+        payloads, digests = name_pieces(_source(request), cut(packed, request.layout, len(request.base)))
+        return dataclasses.replace(request.template, payloads=payloads, digests=digests)
 
 
 def _is_same_lie(one: Forge, other: Forge) -> bool:
@@ -106,12 +105,8 @@ def _forge_row(request: Forge) -> Tensor:
     )
 
 
-def _payloads(request: Forge, pieces: Sequence[Tensor]) -> tuple[Payload, ...]:
-    source = f"forged/{request.round}/{request.worker}"
-    return tuple(
-        Payload(key=f"{source}/{shard}/{digest(piece)}", ref=piece, nbytes=piece.numel())
-        for shard, piece in enumerate(pieces)
-    )
+def _source(request: Forge) -> str:
+    return f"forged/{request.round}/{request.worker}"
 
 
 @message

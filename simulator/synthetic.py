@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.packing import digest, fingerprint, merge_rows
-from hqde_ref.core.sharding import cut
+from hqde_ref.core.sharding import cut, name_pieces
 from hqde_ref.messages import (
     UNKNOWN,
     Adopt,
@@ -112,17 +112,13 @@ class Synthetic:
         return Adopted(worker=self._name, round=request.round, incarnation=self._incarnation)
 
     def _contribute(self, request: Train) -> Contribution:
-        pieces = cut(self._packed, self._layout, request.shards)
-        digests = tuple(map(digest, pieces))
         source = f"{self._name}.{self._incarnation}/{request.round}"
+        payloads, digests = name_pieces(source, cut(self._packed, self._layout, request.shards))
         return Contribution(
             round=request.round,
             worker=self._name,
             incarnation=self._incarnation,
-            payloads=tuple(
-                Payload(key=f"{source}/{shard}/{code}", ref=piece, nbytes=piece.numel())
-                for shard, (piece, code) in enumerate(zip(pieces, digests, strict=True))
-            ),
+            payloads=payloads,
             layout=fingerprint(self._layout),
             digests=digests,
             mass=1.0,

@@ -12,11 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hqde_ref.core.packing import byte_ranges, element_count, is_float, pack, packed_bytes, unpack
+from hqde_ref.core.packing import byte_ranges, digest, element_count, is_float, pack, packed_bytes, unpack
 from hqde_ref.errors import ConfigurationError, LayoutError
-from hqde_ref.messages import Entry, Layout, message
+from hqde_ref.messages import Entry, Layout, Payload, message
 
-__all__ = ["Slice", "cut", "cut_rows", "float_slices", "join", "shard_layouts"]
+__all__ = ["Slice", "cut", "cut_rows", "float_slices", "join", "name_pieces", "shard_layouts"]
 
 
 @message
@@ -83,6 +83,16 @@ def cut(packed: Tensor, layout: Layout, shards: int) -> tuple[Tensor, ...]:
         }
         pieces.append(pack(values, part))
     return tuple(pieces)
+
+
+def name_pieces(source: str, pieces: Sequence[Tensor]) -> tuple[tuple[Payload, ...], tuple[str, ...]]:
+    """The pieces as payloads and their digests; keys hold the digests, so that equal ones mean equal bytes."""
+    digests = tuple(map(digest, pieces))
+    payloads = tuple(
+        Payload(key=f"{source}/{shard}/{code}", ref=piece, nbytes=piece.numel())
+        for shard, (piece, code) in enumerate(zip(pieces, digests, strict=True))
+    )
+    return payloads, digests
 
 
 def cut_rows(rows: Sequence[Tensor], layout: Layout, shards: int) -> tuple[Tensor, ...]:

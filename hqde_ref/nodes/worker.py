@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hqde_ref.core.packing import digest, fingerprint, layout_of, pack, unpack
-from hqde_ref.core.sharding import cut, join
+from hqde_ref.core.sharding import cut, join, name_pieces
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
 from hqde_ref.messages import (
     UNKNOWN,
@@ -21,7 +21,6 @@ from hqde_ref.messages import (
     Contribution,
     Failed,
     Layout,
-    Payload,
     Reply,
     Request,
     Train,
@@ -141,18 +140,14 @@ class Worker:
 
     def _contribute(self, request: Train, losses: list[float], accuracy: float | None) -> Contribution:
         packed = pack(self._model.state_dict(), self._layout)
-        pieces = cut(packed, self._layout, request.shards)
-        digests = tuple(digest(piece) for piece in pieces)
-        samples = request.stop - request.start if losses else 0
         source = f"{self._name}.{self._incarnation}/{request.round}"
+        payloads, digests = name_pieces(source, cut(packed, self._layout, request.shards))
+        samples = request.stop - request.start if losses else 0
         return Contribution(
             round=request.round,
             worker=self._name,
             incarnation=self._incarnation,
-            payloads=tuple(
-                Payload(key=f"{source}/{shard}/{code}", ref=piece, nbytes=piece.numel())
-                for shard, (piece, code) in enumerate(zip(pieces, digests, strict=True))
-            ),
+            payloads=payloads,
             layout=fingerprint(self._layout),
             digests=digests,
             mass=1.0,
