@@ -78,30 +78,33 @@ class AttackModel(BaseModel):
         return self
 
 
-class Byzantine(Strict):
+class _OfMembers(Strict):
+    """What befalls members for some rounds."""
+
+    target: Target = "one"
+    placement: Placement = "random"
+    during: During
+
+
+class Byzantine(_OfMembers):
     """Members lie."""
 
     action: Literal["byzantine"]
     target: Target = "minority-third"
-    placement: Placement = "random"
     attack: AttackModel
-    during: During
 
 
-class Corrupt(Strict):
+class Corrupt(_OfMembers):
     """One bit of what members send is flipped on the way."""
 
     action: Literal["corrupt"]
-    target: Target = "one"
-    placement: Placement = "random"
-    during: During
 
     @property
     def attack(self) -> Any:
         return AttackModel.model_construct(name=BIT_FLIP)
 
 
-class Duplicate(Strict):
+class Duplicate(_OfMembers):
     """Every request to train reaches members twice, and they answer twice."""
 
     action: Literal["duplicate"]
@@ -110,7 +113,7 @@ class Duplicate(Strict):
     during: During
 
 
-class Lose(Strict):
+class Lose(_OfMembers):
     """What members sent is gone before anybody looked at it."""
 
     action: Literal["lose"]

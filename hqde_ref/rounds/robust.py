@@ -19,6 +19,7 @@ from hqde_ref.messages import (
     Evidence,
     Finish,
     GramPart,
+    Layout,
     PartialGram,
     Payload,
     Reply,
@@ -26,6 +27,7 @@ from hqde_ref.messages import (
     Verdict,
     Weigh,
     Weighed,
+    message,
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
@@ -80,10 +82,12 @@ def _gram(
 ) -> tuple[list[Payload], tuple[int, ...]] | Lost | Unserved:
     """At most b sums of the shards' Gram matrices, and the row each shard's was made around."""
     plan = desk.plan
-    requests = []
-    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
-        rows, places = rows_of(contributions, shard, layout)
-        requests.append(PartialGram(round=plan.round, layout=layout, rows=rows, places=places, landmark_of=landmark_of))
+    requests = [
+        PartialGram(
+            round=plan.round, layout=piece.layout, rows=piece.rows, places=piece.places, landmark_of=landmark_of
+        )
+        for piece in _pieces(plan, contributions)
+    ]
     parts = desk.ask(requests)
     if isinstance(parts, Lost | Unserved):
         return parts
@@ -103,6 +107,24 @@ def _add_up(desk: Desk, grams: list[Payload]) -> list[Payload] | Lost | Unserved
     return grams
 
 
+@message
+class _Piece:
+    """One shard of some contributions; ``places`` as in ``Resolve``."""
+
+    layout: Layout
+    rows: tuple[Payload, ...]
+    places: tuple[int, ...] | None
+
+
+def _pieces(plan: RoundPlan, contributions: Sequence[Contribution]) -> list[_Piece]:
+    """These contributions shard by shard."""
+    found = []
+    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
+        rows, places = rows_of(contributions, shard, layout)
+        found.append(_Piece(layout=layout, rows=rows, places=places))
+    return found
+
+
 def _keep_all(plan: RoundPlan, contributions: Sequence[Contribution]) -> Weighed:
     return Weighed(
         kept=tuple(c.worker for c in contributions),
@@ -116,22 +138,21 @@ def _keep_all(plan: RoundPlan, contributions: Sequence[Contribution]) -> Weighed
 def _coordinatewise(desk: Desk, screened: Gathered, budget: Budget, weighed: Weighed) -> Verdict | Lost | Unserved:
     """The rule itself on every shard of those kept."""
     plan, kept = desk.plan, _kept(screened.contributions, weighed)
-    requests = []
-    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
-        rows, places = rows_of(kept, shard, layout)
-        request = Resolve(
+    requests = [
+        Resolve(
             round=plan.round,
-            layout=layout,
+            layout=piece.layout,
             rule=plan.policy.rule,
-            rows=rows,
-            places=places,
+            rows=piece.rows,
+            places=piece.places,
             workers=tuple(c.worker for c in kept),
             faulty_max=budget.hidden_max,
             rejections_max=0,
             outlier_factor=None,
             dropped=len(screened.contributions) - len(kept),
         )
-        requests.append(request)
+        for piece in _pieces(plan, kept)
+    ]
     replies = desk.ask(requests)
     if isinstance(replies, Lost | Unserved):
         return replies
@@ -156,21 +177,20 @@ def _staged(desk: Desk, screened: Gathered, budget: Budget, weighed: Weighed) ->
     arranged = desk.ask([arrange])
     if isinstance(arranged, Lost | Unserved):
         return arranged
-    requests = []
-    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
-        rows, places = rows_of(kept, shard, layout)
-        request = Finish(
+    requests = [
+        Finish(
             round=plan.round,
-            layout=layout,
-            rows=rows,
+            layout=piece.layout,
+            rows=piece.rows,
             numbers=arranged[0].payload,
             shape=arranged[0].shape,
             rule=plan.policy.rule,
             faulty_max=budget.hidden_max,
-            centre=centres[shard],
-            places=places,
+            centre=centre,
+            places=piece.places,
         )
-        requests.append(request)
+        for piece, centre in zip(_pieces(plan, kept), centres, strict=True)
+    ]
     replies = desk.ask(requests)
     if isinstance(replies, Lost | Unserved):
         return replies
@@ -185,19 +205,18 @@ def _blend(desk: Desk, screened: Gathered, weighed: Weighed, centres: Sequence[i
     plan, contributions = desk.plan, screened.contributions
     chosen = frozenset(weighed.kept)
     kept = tuple(index for index, c in enumerate(contributions) if c.worker in chosen)
-    requests = []
-    for shard, layout in enumerate(shard_layouts(plan.layout, plan.policy.shards)):
-        rows, places = rows_of(contributions, shard, layout)
-        request = Blend(
+    requests = [
+        Blend(
             round=plan.round,
-            layout=layout,
-            rows=rows,
-            places=places,
+            layout=piece.layout,
+            rows=piece.rows,
+            places=piece.places,
             multipliers=weighed.multipliers,
             kept=kept,
-            centre=centres[shard],
+            centre=centre,
         )
-        requests.append(request)
+        for piece, centre in zip(_pieces(plan, contributions), centres, strict=True)
+    ]
     replies = desk.ask(requests)
     if isinstance(replies, Lost | Unserved):
         return replies
