@@ -6,15 +6,13 @@ on a property's time, a stream of its own for each property.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import hypothesis
-import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
@@ -25,6 +23,7 @@ from properties.outcomes import Outcome, Status
 from properties.showing import show_reply, show_request
 from properties.subject import Asked, CannotTell, Enough, Subject
 from properties.suite import PropertyCase, why_unsupported
+from simulator.threads import one_thread
 
 __all__ = ["PROFILES", "Profile", "examine"]
 
@@ -113,7 +112,7 @@ def _search(
 ) -> tuple[Status, str | None, _Failure | None]:
     run = _prepare(case, subject, record, profile=profile, seed=seed)
     try:
-        with _one_thread():
+        with one_thread():
             run()
     except CannotTell as error:
         return "CANNOT_TELL", str(error), None
@@ -151,17 +150,6 @@ def _judge_searched(record: _Record) -> tuple[Status, str | None, _Failure | Non
         return "HOLDS", None, None
     total = record.judged + record.rejected
     return "CANNOT_TELL", f"{record.judged} of {total} examples could be judged; {_why_unasked(record)}", None
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: bits that depend on the machine are no finding, and tiny tensors are faster."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _prepare(

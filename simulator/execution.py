@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
-
-import torch
 
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Accepted, message
@@ -20,6 +18,7 @@ from simulator.checkers import check_agreement, check_fired, check_gaps, check_r
 from simulator.records import Finding, Run, Variant
 from simulator.runner import run_variant
 from simulator.scenario import Scenario
+from simulator.threads import one_thread
 from simulator.trace import Trace
 from simulator.worlds import SimulatedWorld, World
 
@@ -58,17 +57,6 @@ class Execution:
     findings: tuple[Judged, ...]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Bits depend on the number of threads: simulated nodes run on one, as hosts on Ray do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def run_all(
     scenario: Scenario,
     *,
@@ -87,7 +75,7 @@ def run_all(
         RuntimeFault: when live Ray cannot be used.
     """
     for name in ("sim", "ray") if on == "both" else (on,):
-        with _one_thread(), closing(_LiveOnce(scenario, address, say)) as live:
+        with one_thread(), closing(_LiveOnce(scenario, address, say)) as live:
             for variant in variants:
                 world = live.get() if name == "ray" else SimulatedWorld(scenario)
                 told = None if progress is None else partial(progress, name, variant)

@@ -24,6 +24,7 @@ from simulator.worlds import place_nodes
 __all__ = ["LiveWorld"]
 
 _PERIOD_S = 0.04  # of stopping and going on again, for a slow host
+_START_S = 120.0
 _SETTLE_S = 60.0
 
 
@@ -78,8 +79,10 @@ class LiveWorld:
             quiet.enter_context(contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)))
             nodes = place_nodes(scenario)
             cluster = "starting Ray" if address is None else f"joining Ray at {address}"
-            say(f"ray: {cluster}, then waiting until {len(nodes)} hosts are ready, a minute at most")
-            self._runtime = OnRay(nodes, address=address, gpus=scenario.system.gpus, observe=self._show)
+            say(f"ray: {cluster}, then waiting until {len(nodes)} hosts are ready, {_START_S:g} s at most")
+            self._runtime = OnRay(
+                nodes, address=address, gpus=scenario.system.gpus, start_within_s=_START_S, observe=self._show
+            )
             say("ray: all hosts are ready")
             self._quiet = quiet.pop_all()  # until it is closed; where Ray fails, output is as it was at once
 

@@ -166,7 +166,8 @@ def test_what_the_child_cannot_load_is_one_clear_line_with_advice() -> None:
 
 def test_a_child_that_supports_something_unknown_is_refused() -> None:
     with pytest.raises(
-        ForeignError, match=r"its supports: wanted a set of request types from hqde_ref\.messages, got <class 'int'>"
+        ForeignError,
+        match=r"its supports: wanted a set of request types of hqde_ref, got <class 'int'>",
     ):
         foreign("Unknown")
 

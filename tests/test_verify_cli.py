@@ -127,12 +127,12 @@ def test_an_interrupt_leaves_the_partial_report(monkeypatch: pytest.MonkeyPatch,
         (
             ["run", "tests.verify_samples:SupportsAName", "--in-process"],
             "implementation 'tests.verify_samples:SupportsAName': "
-            "its supports: wanted a set of request types from hqde_ref.messages, got 'Aggregate'; import what it ",
+            "its supports: wanted a set of request types of hqde_ref, got 'Aggregate'; import what it ",
         ),
         (
             ["run", "tests.verify_samples:SupportsNoSet", "--in-process"],
             "implementation 'tests.verify_samples:SupportsNoSet': "
-            "its supports: wanted a set of request types from hqde_ref.messages, got 5",
+            "its supports: wanted a set of request types of hqde_ref, got 5",
         ),
         (
             ["run", "tests.verify_samples:RulesWithoutTopology", "--in-process"],
@@ -168,7 +168,7 @@ def test_wrong_input_is_one_line_and_exit_code_4(
 def test_a_child_says_the_same_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _verify(monkeypatch, "run", "tests.verify_samples:SupportsAName") == 4
     told = capsys.readouterr().err
-    assert "wanted a set of request types from hqde_ref.messages, got 'Aggregate'; import what it answers" in told
+    assert "wanted a set of request types of hqde_ref, got 'Aggregate'; import what it answers" in told
     assert told.count("\n") == 1
 
 

@@ -74,7 +74,7 @@ def _check_said(found: Any) -> None:
     for kind in supports if is_set else [supports]:
         if not is_set or not isinstance(kind, type) or not _is_message(kind):
             raise CannotLoad(
-                f"its supports: wanted a set of request types from hqde_ref.messages, got {kind!r}",
+                f"its supports: wanted a set of request types of hqde_ref, got {kind!r}",
                 "import what it answers, such as Aggregate, and write supports = frozenset({Aggregate})",
             )
     rules = getattr(found, "rules", None)

@@ -41,7 +41,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KEYS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _LINE = 64  # bytes of a cache line
 _FEW = 8
-# Shorter blocks cost more in calls than they save in cache: measured on processors with 1 and 2 MB of it per core.
+# Shorter blocks cost more in calls than they save in cache: measured where a core has 1 MB of it, and all share 32 MB.
 _CPU_BLOCK = 1 << 16
 _CACHE = 16 << 20
 _GPU_BLOCK = 1 << 22
