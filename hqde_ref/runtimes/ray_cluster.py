@@ -14,8 +14,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from hqde_ref.errors import RuntimeFault
@@ -23,6 +25,7 @@ from hqde_ref.errors import RuntimeFault
 __all__ = ["alive_nodes", "connect", "disconnect"]
 
 _ANSWER_S = 12.0  # how long a cluster may take to answer
+_LEAVE_S = 3.0  # how long what was begun of one may take to end by itself
 
 
 def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
@@ -53,7 +56,7 @@ def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
             # Ray makes its workers the last in the queue; beside other programs hosts would miss their deadlines.
             "_system_config": {"worker_niceness": 0},
         }
-    with _own_signals():
+    with _own_signals(), _whole_or_nothing():
         try:
             ray.init(**options)
         except Exception as error:  # Ray raises all kinds where it cannot start
@@ -85,14 +88,40 @@ def _own_signals() -> Iterator[None]:
         if not keeps or stop.code != signal.SIGTERM:
             raise
         stopped = stop
-        with suppress(Exception):
-            ray.shutdown()  # what had started of it
     finally:
         if keeps:
             signal.signal(signal.SIGTERM, mine)
     if stopped is not None:
         signal.raise_signal(signal.SIGTERM)
         raise stopped
+
+
+@contextmanager
+def _whole_or_nothing() -> Iterator[None]:
+    """End what Ray had started when its start is broken off: its agents outlive a raylet that ends before they run."""
+    before = _processes_of_ray()
+    try:
+        yield
+    except BaseException:
+        begun = _processes_of_ray() - before
+        with suppress(Exception):
+            ray.shutdown()
+        _, left = psutil.wait_procs(begun, timeout=_LEAVE_S)  # a raylet killed under a driver that is joined aborts it
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise
+
+
+def _processes_of_ray() -> set[psutil.Process]:
+    """Those that descend from this process and run Ray: nobody else's, and no other program's."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            words = " ".join(process.cmdline())
+            if words.startswith("ray::") or str(Path(ray.__file__).parent) in words:
+                found.add(process)
+    return found
 
 
 def _require_answer(address: str) -> None:
