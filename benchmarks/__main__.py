@@ -105,7 +105,7 @@ def _progress(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Our kernels beside their peers.")
-    parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small sizes, in a minute or two")
     parser.add_argument("--only", nargs="+", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go")
     options = parser.parse_args(arguments)
