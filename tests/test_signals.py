@@ -69,6 +69,32 @@ def test_a_signal_while_ray_starts_reaches_the_callers_handler(monkeypatch: pyte
     assert signal.getsignal(signal.SIGTERM) is _mine
 
 
+def test_a_start_of_ray_that_is_broken_off_leaves_nothing_of_ray_and_touches_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_LEAVE_S", 0.1)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def start_half() -> None:
+        begun.extend([subprocess.Popen([*sleep, ray_cluster._HOME]), subprocess.Popen(sleep)])
+        signal.raise_signal(signal.SIGTERM)
+
+    _ray(monkeypatch, start_half)
+    earlier = subprocess.Popen([*sleep, ray_cluster._HOME])
+    try:
+        with pytest.raises(_Told):
+            ray_cluster.connect(None, 0, 1)
+        agent, other = begun
+        assert agent.wait(timeout=10) == -signal.SIGKILL
+        assert other.poll() is None
+        assert earlier.poll() is None
+    finally:
+        for process in (earlier, *begun):
+            process.kill()
+            process.wait()
+
+
 def test_outside_the_main_thread_handlers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ray_cluster, "ray", SimpleNamespace(init=lambda **_: None, is_initialized=lambda: False), raising=True

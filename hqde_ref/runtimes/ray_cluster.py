@@ -24,6 +24,7 @@ from hqde_ref.errors import RuntimeFault
 
 __all__ = ["alive_nodes", "connect", "disconnect"]
 
+_HOME = str(Path(ray.__file__).parent)  # stands in the command lines of Ray's own processes
 _ANSWER_S = 12.0  # how long a cluster may take to answer
 _LEAVE_S = 3.0  # how long what was begun of one may take to end by itself
 
@@ -119,7 +120,7 @@ def _processes_of_ray() -> set[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             words = " ".join(process.cmdline())
-            if words.startswith("ray::") or str(Path(ray.__file__).parent) in words:
+            if words.startswith("ray::") or _HOME in words:
                 found.add(process)
     return found
 
