@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hqde_ref.clauses import CLAUSES
-from hqde_ref.messages import Implementation
+from hqde_ref.messages import Implementation, Node
 from hqde_ref.reference import Reference
 from properties import subject as subject_module
 from properties.examine import PROFILES, Profile, examine
@@ -19,6 +22,8 @@ from properties.outcomes import Outcome, exit_code, worst
 from properties.snippets import write_snippet
 from properties.subject import Subject
 from properties.suite import PropertyCase, all_cases
+from simulator import execution
+from simulator.scenario_reading import load_scenario
 from tests import verify_samples
 from tests.planted import BUGS
 
@@ -202,3 +207,29 @@ def test_snippets_for_hqde_use_its_own_words() -> None:
     assert "hqde_ref" not in code
     assert "HierarchicalAggregator(3, 2).aggregate_ensemble_weights(updates, importance)" in code
     compile(code, "snippet", "exec")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_properties_and_simulated_runs_compute_on_one_thread_and_give_the_others_back(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Counting(Reference):
+        def start(self) -> Node:
+            seen.append(torch.get_num_threads())
+            return super().start()
+
+    assert _examine(DEPTH, Counting()).status == "HOLDS"
+    monkeypatch.setattr(execution, "run_variant", lambda *_, **__: seen.append(torch.get_num_threads()))
+    scenario = load_scenario(Path("scenarios/slow_host.yaml"))
+    assert len(list(execution.run_all(scenario, on="sim"))) == len(execution.VARIANTS)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
