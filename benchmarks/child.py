@@ -1,7 +1,8 @@
 """The process in which one package is timed: ``python -m benchmarks.child NAME``; requests and replies are JSON lines.
 
-The time of a read (the sum of all rows) is taken in the same process just before each timed call, so that a ratio does
-not depend on what else the machine is doing. Runs under the peers' interpreters: torch and the standard library only.
+The time of a read (the sum of all rows, from the same memory) is taken in the same process just before each timed call,
+so that a ratio does not depend on what else the machine is doing, nor on what the call before left in the cache. Runs
+under the peers' interpreters: torch and the standard library only.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Child:
     def time(self, place: int) -> dict[str, Any]:
         """One call, and the read it is compared with: the middle one of three."""
         assert self._rows is not None
-        rows = self._rows.separate
+        rows = self._chosen[place].reads(self._rows)
         reads = [_seconds(lambda: [row.sum() for row in rows])[:2] for _ in range(3)]
         self._results.pop(place, None)
         wall, cpu, self._results[place] = _seconds(self._calls[place])

@@ -80,6 +80,15 @@ def test_data_is_the_same_in_list_and_arena_and_has_its_outliers() -> None:
         assert float(away[rows.honest].max()) < 0.2 * float(away.sort().values[-2])
 
 
+@pytest.mark.parametrize("bench", CONTENDERS)
+def test_a_read_is_of_the_memory_that_the_contender_takes_its_rows_from(bench: str) -> None:
+    rows = small("mean")
+    for contender in CONTENDERS[bench]:
+        begins = contender.reads(rows)[0].data_ptr()
+        assert (begins == rows.arena.data_ptr()) == ("arena" in contender.variant)
+        assert len(contender.reads(rows)) == len(rows.separate)
+
+
 @pytest.mark.parametrize("bench", [name for name in CONTENDERS if not name.startswith("large_n")])
 def test_everybody_in_our_process_agrees_with_the_oracle(bench: str) -> None:
     rows = small(bench)

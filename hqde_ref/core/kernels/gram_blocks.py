@@ -18,8 +18,8 @@ from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_
 
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
-_CACHE = 5 << 20
-_LONGEST = 1 << 15  # products are summed in float32 inside a block
+_CACHE = 8 << 20
+_PIECE = 512  # products are summed in float32 inside a piece, and pieces share the threads
 _GROUP = 128
 
 
@@ -31,7 +31,7 @@ def centred_blocks(
     Without a centre, block[i] = rows[i].
     """
     length, dtype = rows[0].numel(), work_dtype(rows)
-    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048, most=_LONGEST)
+    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048)
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
@@ -66,10 +66,21 @@ def products_around(rows: Sequence[Tensor], centre: int | None, exponents: Seque
     # The matrix is symmetric: groups of rows are multiplied with themselves and later ones only.
     groups = [(low, min(low + _GROUP, count)) for low in range(0, count, _GROUP)]
     for _, _, block in centred_blocks(rows, centre, exponents):
-        # float32 products inside a block, float64 across blocks: relative error some 1e-7.
-        for low, high in groups:
-            total[low:high, low:] += block[low:high] @ block[low:].T
+        for part in _pieces(block):
+            for low, high in groups:
+                products = torch.bmm(part[:, low:high], part[:, low:].transpose(1, 2))
+                total[low:high, low:] += products.sum(dim=0, dtype=torch.float64)
     return torch.triu(total) + torch.triu(total, diagonal=1).T
+
+
+def _pieces(block: Tensor) -> Iterator[Tensor]:
+    """Cut (n, length) into (pieces, n, piece) views; what is left over comes as one shorter piece."""
+    count, length = block.shape
+    whole = length // _PIECE * _PIECE
+    if whole:
+        yield block[:, :whole].view(count, -1, _PIECE).transpose(0, 1)
+    if whole < length:
+        yield block[:, whole:][None]
 
 
 def products_by_origin(rows: Sequence[Tensor], centre: int) -> Tensor | None:
