@@ -52,10 +52,34 @@ def test_compiled_kernels_give_the_eager_bits(no_kernels: None) -> None:
     if compiled.build_middle_mean(4, 1, 3, torch.float32, torch.device("cpu")) is None:
         pytest.skip("there is no compiler here")
     compare_all()
-    poisoned = ROWS[:4].clone()
-    poisoned[3, 17] = torch.nan
-    with pytest.raises(NotFinite, match=r"coordinate_median was given NaN or infinity in row\(s\) 3"):
-        coordinate_median(poisoned, faulty_max=1, backend="compiled")
+    for value in (torch.nan, -torch.nan, torch.inf, -torch.inf):
+        poisoned = ROWS[:4].clone()
+        poisoned[3, 17] = value
+        with pytest.raises(NotFinite, match=r"coordinate_median was given NaN or infinity in row\(s\) 3"):
+            coordinate_median(poisoned, faulty_max=1, backend="compiled")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_networks_order_numbers_of_every_size_and_sign(no_kernels: None, dtype: torch.dtype) -> None:
+    if compiled.build_middle_mean(4, 1, 3, dtype, torch.device("cpu")) is None:
+        pytest.skip("there is no compiler here")
+    numbers = torch.finfo(dtype)
+    tiny = numbers.smallest_normal * numbers.eps  # the least above 0
+    values = [
+        0.0,
+        -0.0,
+        tiny,
+        -tiny,
+        1.0,
+        -1.0,
+        1.0 + numbers.eps,
+        -1.0 - numbers.eps,
+        numbers.max / 4,
+        numbers.min / 4,
+    ]
+    drawn = torch.randint(len(values), (4, 3000), generator=torch.Generator().manual_seed(1))
+    rows = torch.tensor(values, dtype=dtype)[drawn]
+    assert torch.equal(coordinate_median(rows, faulty_max=1, backend="compiled"), coordinate_median(rows, faulty_max=1))
 
 
 def test_an_unknown_backend_is_refused() -> None:

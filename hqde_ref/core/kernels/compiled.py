@@ -2,7 +2,10 @@
 
 The first use of a kernel for a number of rows compiles it (seconds to half a minute) and tries it on a sample; where
 there is no compiler, or it fails, the builder returns None and callers run the eager kernel. Results are the eager
-kernels' bits, except that leave-one-out scores are summed in another order.
+kernels' bits (0.0 and -0.0 counted as equal), except that leave-one-out scores are summed in another order.
+
+Networks compare integers that are ordered as the numbers are: one instruction each, where a minimum of numbers that
+carries NaN takes three. As integers, NaN lies beyond the infinities at either end, so the span still tells of it.
 
 Source: HQDE clauses 0.10, 4.3 and 4.5.
 Pure but for what torch.compile does: it writes generated code to torch's cache directory and runs the compiler.
@@ -31,10 +34,12 @@ __all__ = [
 Backend: TypeAlias = Literal["eager", "compiled"]
 Kernel: TypeAlias = Callable[..., Any]
 
-_SAMPLE = 1001
+# Shorter rows would be compiled for one thread.
+_SAMPLE = (1 << 16) + 1
 _ROWS_MAX = 48
 # Without a large fusion size a long network is cut into loops that pass whole rows through memory.
-_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"max_fusion_size": 4096}
+_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"max_fusion_size": 4096, "cpp.dynamic_threads": True}
+_KEYS = {torch.float32: (torch.int32, 31), torch.float64: (torch.int64, 63)}
 
 
 def is_compiled(backend: str, rows: Sequence[Tensor], *, rule: str) -> bool:
@@ -56,37 +61,39 @@ def is_compiled(backend: str, rows: Sequence[Tensor], *, rule: str) -> bool:
 
 @lru_cache(maxsize=256)
 def build_middle_mean(count: int, low: int, high: int, dtype: torch.dtype, device: torch.device) -> Kernel | None:
-    """Return rows -> (mean of the ranks low..high-1 as the eager kernels take it, greatest span), or None."""
+    """Return (rows, out) -> greatest span, or None; it writes the mean of ranks low..high-1 as the eager kernels do."""
     program = selection_program(count, tuple(sorted({0, *range(low, high), count - 1})))
     share = 1.0 / (high - low)
 
-    def kernel(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def kernel(rows: Sequence[Tensor], out: Tensor) -> Tensor:
         s = _select(rows, program.steps, program.places)
-        span = (s[count - 1] - s[0]).amax()
         if high - low == 1:
-            return s[low].clone(), span
-        if high - low == 2:
-            return s[low] * 0.5 + s[low + 1] * 0.5, span
-        total = s[low]
-        for rank in range(low + 1, high):
-            total = total + s[rank]
-        return torch.minimum(torch.maximum(total * share, s[low]), s[high - 1]), span
+            out.copy_(s[low])
+        elif high - low == 2:
+            out.copy_(s[low] * 0.5 + s[low + 1] * 0.5)
+        else:
+            total = s[low]
+            for rank in range(low + 1, high):
+                total = total + s[rank]
+            out.copy_(torch.minimum(torch.maximum(total * share, s[low]), s[high - 1]))
+        return (s[count - 1] - s[0]).amax()
 
-    return _build(kernel, f"middle_{count}_{low}_{high}", _samples(count, dtype, device))
+    samples = _samples(count, dtype, device)
+    return _build(kernel, f"middle_{count}_{low}_{high}", samples, torch.empty_like(samples[0]))
 
 
 @lru_cache(maxsize=64)
 def build_exact_mean(count: int, dtype: torch.dtype, device: torch.device) -> Kernel | None:
-    """Return (rows, masses, magnet, mass) -> order-free mean of the rows; see ``exact_sums``."""
+    """Return (rows, masses, magnet, mass, out), which writes the order-free mean of the rows; see ``exact_sums``."""
 
-    def kernel(rows: Sequence[Tensor], masses: Tensor, magnet: Tensor, mass: Tensor) -> Tensor:
+    def kernel(rows: Sequence[Tensor], masses: Tensor, magnet: Tensor, mass: Tensor, out: Tensor) -> None:
         total = (rows[0].to(torch.float64) * masses[0] + magnet) - magnet
         for place in range(1, count):
             total = total + ((rows[place].to(torch.float64) * masses[place] + magnet) - magnet)
-        return (total / mass).to(dtype)
+        out.copy_(total / mass)
 
-    ones = torch.ones(count, dtype=torch.float64, device=device)
-    return _build(kernel, f"exact_{count}", _samples(count, dtype, device), ones, ones.sum() * 1.5, ones.sum())
+    samples, ones = _samples(count, dtype, device), torch.ones(count, dtype=torch.float64, device=device)
+    return _build(kernel, f"exact_{count}", samples, ones, ones.sum() * 1.5, ones.sum(), torch.empty_like(samples[0]))
 
 
 @lru_cache(maxsize=64)
@@ -116,11 +123,23 @@ def build_leave_one_out(count: int, dtype: torch.dtype, device: torch.device) ->
 def _select(
     rows: Sequence[Tensor], steps: Sequence[tuple[bool, int, int, int]], places: dict[int, int]
 ) -> dict[int, Tensor]:
-    registers = dict(enumerate(rows))
+    registers = {place: _as_keys(row) for place, row in enumerate(rows)}
     for is_maximum, first, second, target in steps:
         operation = torch.maximum if is_maximum else torch.minimum
         registers[target] = operation(registers[first], registers[second])
-    return {rank: registers[place] for rank, place in places.items()}
+    return {rank: _as_numbers(registers[place], rows[0].dtype) for rank, place in places.items()}
+
+
+def _as_keys(row: Tensor) -> Tensor:
+    """Return integers in the order of the row's numbers: those of negative numbers have their other bits inverted."""
+    integer, sign = _KEYS[row.dtype]
+    bits = row.view(integer)
+    return bits ^ ((bits >> sign) & torch.iinfo(integer).max)
+
+
+def _as_numbers(keys: Tensor, dtype: torch.dtype) -> Tensor:
+    integer, sign = _KEYS[dtype]
+    return (keys ^ ((keys >> sign) & torch.iinfo(integer).max)).view(dtype)
 
 
 def _spread_pair(s: dict[int, Tensor], centre: int, k: int, count: int) -> tuple[Tensor, Tensor]:

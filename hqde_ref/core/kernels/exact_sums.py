@@ -279,7 +279,7 @@ def exact_weighted_mean(
         numbers = torch.tensor([*weights, mass], dtype=torch.float64, device=result.device)
         for low, high, exponent in _pieces(ranges, grid, result.numel()):
             magnet = torch.tensor(1.5 * 2.0**exponent, dtype=torch.float64, device=result.device)
-            result[low:high] = kernel([row[low:high] for row in given], numbers[:-1], magnet, numbers[-1])
+            kernel([row[low:high] for row in given], numbers[:-1], magnet, numbers[-1], result[low:high])
         return result
     step = choose_block_length(given[0], rows_held=2)
     total, buffer = torch.empty(2, min(step, result.numel()), dtype=torch.float64, device=result.device).unbind(0)

@@ -179,8 +179,7 @@ def _compiled_mean(rows: Sequence[Tensor], low: int, high: int, rule: str, backe
     kernel = build_middle_mean(len(rows), low, high, rows[0].dtype, rows[0].device)
     if kernel is None:
         return None
-    result, span = kernel(list(rows))
-    if not math.isfinite(float(span)):
+    result = new_row(rows[0])
+    if not math.isfinite(float(kernel(list(rows), result))):
         require_finite(rule, rows)
-    mean: Tensor = result
-    return mean
+    return result
