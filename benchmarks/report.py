@@ -6,6 +6,7 @@ Writes ``benchmarks.md`` and ``benchmarks.svg`` into the folder of FILE. Whateve
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -32,6 +33,7 @@ _LOOKS = {
     "torch": ("#56B4E9", "P"),
     "numpy": ("#000000", "X"),
 }
+_ROUNDS = ("round", "crowd")
 _HEAD = """# Benchmarks
 
 Made by `make bench`. On one thread a time is processor time, on two it is time by the clock; both are medians over
@@ -103,13 +105,13 @@ def _row_table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Time in reads of everybody, one panel a bench, on one thread."""
+    """One panel a bench: everybody's time in reads on one thread, and the seconds of whole rounds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [r for r in rows if r["threads"] == 1 and r["reads"] and kind_of(r) == PLAIN and "failed" not in r["note"]]
+    shown = [r for r in rows if r["threads"] == 1 and r["seconds"] and r["reads"] and kind_of(r) == PLAIN]
     benches = list(dict.fromkeys(r["bench"] for r in shown if not r["bench"].startswith("large_n")))
     if not benches:
         return
@@ -119,29 +121,56 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for panel in axes.flat[len(benches) :]:
         panel.set_visible(False)
     for bench, panel in zip(benches, axes.flat, strict=False):
-        _panel(panel, bench, [row for row in shown if row["bench"] == bench])
+        draw = _bars if bench in _ROUNDS else _points
+        draw(panel, [row for row in shown if row["bench"] == bench])
+        panel.set_title(bench.replace("_", " "), fontsize=10)
     handles: dict[str, Any] = {}
     for panel in axes.flat:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=len(handles), frameon=False)
-    figure.suptitle("Time in reads of the input, one thread (lower is better)")
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=len(handles), frameon=False)
+    figure.suptitle("Time in reads of the input, one thread (lower is better; hollow: compiled)")
     figure.tight_layout(rect=(0, 0.05, 1, 0.98))
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
 
-def _panel(panel: Any, bench: str, rows: Sequence[Row]) -> None:
+def _points(panel: Any, rows: Sequence[Row]) -> None:
+    """Everybody's reads at every size."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     sizes = list(dict.fromkeys((row["n"], row["d"]) for row in rows))
-    for place, who in enumerate(_LOOKS):
-        points = [(sizes.index((r["n"], r["d"])) + 0.09 * (place - 3), r["reads"]) for r in rows if r["who"] == who]
-        if points:
-            colour, marker = _LOOKS[who]
-            panel.plot(*zip(*points, strict=True), marker, color=colour, label=who, markersize=6, alpha=0.85)
+    for place, (who, (colour, marker)) in enumerate(_LOOKS.items()):
+        for is_compiled in (False, True):
+            points = [
+                (sizes.index((r["n"], r["d"])) + 0.09 * (place - 3), r["reads"])
+                for r in rows
+                if r["who"] == who and str(r["note"]).startswith("compiled") == is_compiled
+            ]
+            if points:
+                label, face = (None, "none") if is_compiled else (who, colour)
+                panel.plot(
+                    *zip(*points, strict=True), marker, color=colour, markerfacecolor=face, label=label, alpha=0.85
+                )
+    least, most = min(row["reads"] for row in rows), max(row["reads"] for row in rows)
     panel.set_yscale("log")
+    panel.set_ylim(10 ** math.floor(math.log10(0.9 * least)), 10 ** math.ceil(math.log10(1.1 * most)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlim(-0.5, len(sizes) - 0.5)
     panel.set_xticks(range(len(sizes)), [f"n={n}\nd={d:.0e}" for n, d in sizes], fontsize=8)
-    panel.set_title(bench.replace("_", " "), fontsize=10)
     panel.set_ylabel("reads", fontsize=8)
     panel.grid(axis="y", which="major", alpha=0.3)
+
+
+def _bars(panel: Any, rows: Sequence[Row]) -> None:
+    """Seconds of whole rounds, one bar a way."""
+    timed = [row for row in rows if row["who"] != "one read"][::-1]
+    bars = panel.barh([row["who"] for row in timed], [row["seconds"] for row in timed], color=_LOOKS["hqde_ref"][0])
+    panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    panel.margins(x=0.2)
+    panel.tick_params(axis="y", labelsize=7)
+    panel.set_xlabel(f"seconds, n={timed[0]['n']}, d={timed[0]['d']:.0e}", fontsize=8)
 
 
 def main(path: Path) -> int:

@@ -12,14 +12,15 @@ Pure: arguments are never changed. At most a cache-sized block of rows is copied
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import round_once
 from hqde_ref.core.kernels.gram import centre_row, content_gram
-from hqde_ref.core.kernels.rows import choose_block_length, wide_dtype
+from hqde_ref.core.kernels.gram_blocks import centred_blocks
+from hqde_ref.core.kernels.rows import new_row, wide_dtype
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
 
@@ -37,22 +38,6 @@ _NOISE = 1e-13  # eigenvalues of a correlation matrix below this are rounding
 _LARGEST = 1e150  # beyond, float64 products overflow
 LARGEST_SHARDED = 1e140  # of a value in a sharded round: rows of so large ones still have lengths below that
 _FEW = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
-
-
-def _centred_blocks(rows: Sequence[Tensor], centre: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks (n, B) of the rows minus row ``centre``, each with that row's part (B,); the first is a buffer."""
-    length, width = rows[0].numel(), choose_block_length(rows[0], rows_held=len(rows), least=1024)
-    buffer = torch.empty(len(rows) * min(width, length), dtype=dtype)
-    for start in range(0, length, width):
-        pieces = [row[start : start + width] for row in rows]
-        size = pieces[0].numel()
-        block = buffer[: len(rows) * size].view(len(rows), size)
-        if rows[0].dtype == dtype:
-            torch.stack(pieces, out=block)
-        else:
-            block.copy_(torch.stack(pieces))
-        middle = pieces[centre].to(dtype)
-        yield block.sub_(middle), middle
 
 
 def partial_gram(rows: Sequence[Tensor]) -> tuple[Tensor, int]:
@@ -142,6 +127,7 @@ def blend(rows: Sequence[Tensor], multipliers: Sequence[float], *, centre: int) 
 
 
 def _blend(rows: Sequence[Tensor], multipliers: Sequence[float], centre: int, dtype: torch.dtype) -> Tensor:
-    weights = torch.tensor(multipliers, dtype=dtype)
-    pieces = [torch.mv(block.T, weights).add_(middle) for block, middle in _centred_blocks(rows, centre, dtype)]
-    return torch.cat(pieces) if pieces else torch.empty(0, dtype=dtype)
+    weights, result = torch.tensor(multipliers, dtype=dtype), new_row(rows[0], dtype=dtype)
+    for low, high, block in centred_blocks(rows, centre, (0,) * len(rows), dtype=dtype):
+        torch.mv(block.T, weights, out=result[low:high]).add_(rows[centre][low:high])
+    return result

@@ -24,13 +24,13 @@ _GROUP = 128
 
 
 def centred_blocks(
-    rows: Sequence[Tensor], centre: int | None, exponents: Sequence[int]
+    rows: Sequence[Tensor], centre: int | None, exponents: Sequence[int], *, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (low, high, block) with block[i] = (rows[i] - rows[centre]) * 2**-exponents[i]; the buffer is reused.
 
-    Without a centre, block[i] = rows[i].
+    Without a centre, block[i] = rows[i]. ``dtype`` is ``work_dtype`` unless another is given.
     """
-    length, dtype = rows[0].numel(), work_dtype(rows)
+    length, dtype = rows[0].numel(), work_dtype(rows) if dtype is None else dtype
     step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048)
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
