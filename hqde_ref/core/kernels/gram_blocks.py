@@ -18,7 +18,7 @@ from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_
 
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
-_CACHE = 8 << 20
+_CACHE = 5 << 20
 _PIECE = 512  # products are summed in float32 inside a piece, and pieces share the threads
 _GROUP = 128
 
