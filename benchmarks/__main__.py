@@ -80,9 +80,16 @@ def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so
     ]
     # Compiling takes longer than all else of a quick run: there, the median alone shows it.
     skip = ("compiled",) if quick and (case.bench != "median" or case.n != 8) else ()
-    rounds, budget_s = (3, 0.3) if quick else (5, 1.5)
+    rounds, budget_s, least = (3, 0.3, 1) if quick else (5, 1.5, 3 if threads == 1 else 1)
     return measure_case(
-        hosts, case, threads=threads, rounds=rounds, budget_s=budget_s, skip=skip, known=same if threads > 1 else ()
+        hosts,
+        case,
+        threads=threads,
+        rounds=rounds,
+        budget_s=budget_s,
+        least=least,
+        skip=skip,
+        known=same if threads > 1 else (),
     )
 
 
@@ -113,8 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"no bench is called {', '.join(map(repr, unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
         return MISUSE
-    if not options.json.parent.is_dir():
-        print(f"{options.json.parent} is no folder; make it or name another file", file=sys.stderr)
+    if options.json.is_dir() or not options.json.parent.is_dir():
+        what = f"{options.json} is a folder" if options.json.is_dir() else f"{options.json.parent} is no folder"
+        print(f"{what}; name a file in a folder that exists", file=sys.stderr)
         return MISUSE
 
     def save(rows: list[Row]) -> None:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from benchmarks.contender import Contender, Contenders, Make
 from benchmarks.data import Rows
+from hqde_ref.core.certificates import certify_geometric_median
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
 from hqde_ref.core.kernels.leave_one_out import leave_one_out_scores
 from hqde_ref.core.rules.coordinate_median import coordinate_median, lower_coordinate_median
-from hqde_ref.core.rules.geometric_median import certified_geometric_median
+from hqde_ref.core.rules.geometric_median import certified_geometric_median, geometric_median
 from hqde_ref.core.rules.krum import multi_krum
 from hqde_ref.core.rules.minimum_diameter import minimum_diameter_mean
 from hqde_ref.core.rules.nearest_neighbour_mixing import mixed_geometric_median
@@ -57,6 +58,13 @@ def _numpy(rule: Callable[[list[Any], int], Any], oracle: str, variant: str) -> 
 
 def _certified(updates: Any, f: int) -> Tensor:
     result, _ = certified_geometric_median(updates, faulty_max=f)
+    return result
+
+
+def _certified_output(updates: Any, f: int) -> Tensor:
+    """The median, and a certificate made from the rounded output alone."""
+    result = geometric_median(updates, faulty_max=f)
+    certify_geometric_median(updates, result, faulty_max=f)
     return result
 
 
@@ -114,7 +122,12 @@ _TRIM = (
     _torch(_sorted_middle, _TRIMMED, "stack, sort, mean"),
     _numpy(_numpy_trimmed, _TRIMMED, "numpy.partition, mean"),
 )
-_GEOMETRIC = _both(_certified, "geometric median")
+_GEOMETRIC = (
+    *_both(_certified, "geometric median"),
+    Contender(
+        who="hqde_ref", variant="list, output certified", make=_list(_certified_output), oracle="geometric median"
+    ),
+)
 _MULTI_KRUM = (
     *_both(lambda x, f: multi_krum(x, faulty_max=f), _KRUM),
     _torch(_cdist_krum, _KRUM, "stack, torch.cdist"),

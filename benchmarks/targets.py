@@ -118,12 +118,11 @@ def _columns(rows: Sequence[Row]) -> Iterator[Verdict]:
 def _geometric(rows: Sequence[Row]) -> Iterator[Verdict]:
     target = "geometric median"
     for size, case in _cases(rows, "geometric_median"):
-        ours = _ours(case, "list")
-        yield from _times(
-            f"{target} with certificate, list", size, 7.0, ours, _peers(case, lambda row: row["who"] == "byzfl")
-        )
+        byzfl = _peers(case, lambda row: row["who"] == "byzfl")
+        for variant in ("list", "list, output certified"):
+            yield from _times(f"{target} with certificate, {variant}", size, 7.0, _ours(case, variant), byzfl)
         if case[0]["n"] <= 16:
-            for variant in ("list", "arena"):
+            for variant in ("list", "arena", "list, output certified"):
                 yield from _times(
                     f"{target} with certificate, {variant}",
                     size,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from hqde_ref.errors import HqdeError
 from hqde_ref.messages import message
 from simulator.attack_knowledge import Knowledge, guess_result, honest_mean, honest_rows, honest_spread
 
@@ -89,7 +90,10 @@ def _error(known: Knowledge, lie: Tensor, mean: Tensor) -> float:
 
     A refusal is the rule's right answer to a lie it notices, so it is no success of the search.
     """
-    result = guess_result(known, lie)
+    try:
+        result = guess_result(known, lie)
+    except HqdeError:
+        return -1.0
     error = float((result - mean).norm())
     return error if math.isfinite(error) else -1.0
 

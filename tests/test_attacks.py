@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, NotFinite
 from hqde_ref.messages import Contribution, Entry, Forge, Layout, Payload
 from hqde_ref.nodes.worker import WorkerSpec, flip_labels
 from hqde_ref.workloads import load_workload
@@ -147,6 +147,15 @@ def test_the_adaptive_attack_beats_the_fixed_ones_on_a_robust_rule() -> None:
 def test_the_adaptive_attack_finds_that_a_mean_has_no_bound() -> None:
     worst = find_worst_lie(knowledge(rule=mean), bound=1.0, steps=5)
     assert worst.ratio > 1e5
+
+
+def test_a_rule_that_raises_at_a_lie_is_no_success() -> None:
+    def refusing(rows: Sequence[Tensor]) -> Tensor:
+        if max(float(row.norm()) for row in rows) > 50.0:
+            raise NotFinite(rule="refusing", rows=(0,))
+        return torch.stack(list(rows)).mean(dim=0)
+
+    assert 0.0 < find_worst_lie(knowledge(rule=refusing), steps=5).error <= 110.0
 
 
 def test_a_rule_that_refuses_a_lie_is_no_success() -> None:

@@ -95,3 +95,17 @@ def test_bad_input_is_refused_by_name() -> None:
     rows[3, 2] = math.nan
     with pytest.raises(NotFinite, match=r"leave_one_out was given NaN or infinity in row\(s\) 3"):
         leave_one_out_ratios(rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_score_of_finite_rows_is_finite(dtype: torch.dtype) -> None:
+    greatest = torch.finfo(dtype).max
+    for far in (1e30, greatest / 4):
+        rows = torch.cat([torch.ones(5, 100, dtype=dtype), torch.full((1, 100), far, dtype=dtype)])
+        scores, ratios = leave_one_out_scores(rows), leave_one_out_ratios(rows)
+        assert all(map(math.isfinite, scores))
+        assert all(map(math.isfinite, ratios))
+        assert max(scores[:5]) < scores[5]
+        assert max(ratios[:5]) < ratios[5]
+    both = torch.tensor([[greatest], [-greatest], [greatest], [-greatest], [1.0]], dtype=dtype)
+    assert all(map(math.isfinite, leave_one_out_ratios(both)))

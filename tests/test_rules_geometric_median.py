@@ -229,7 +229,7 @@ def test_the_certificate_says_what_it_found() -> None:
     )
     stuck = certify_geometric_median(rows, torch.tensor([1.0]), faulty_max=1)
     assert (
-        stuck.because == "the output leaves a pull of 1 contributions (gap 1.62) "
+        stuck.because == "the output leaves a pull of 1 contributions (gap 1.85) "
         "and lies within 1.155 honest radii of any point with 1 faulty rows"
     )
     assert certify_geometric_median(rows, torch.tensor([9.0]), faulty_max=1).radius_factor is None
@@ -320,3 +320,51 @@ def test_the_solvers_own_certificate_agrees_with_the_independent_one(count: int,
     at_input, certificate = certified_geometric_median([rows[3]] * 5 + list(rows[:3]), faulty_max=3)
     assert torch.equal(at_input, rows[3])
     assert (certificate.subgradient_norm, certificate.gap) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_one_rounding_apart_are_told_apart(dtype: torch.dtype) -> None:
+    """Averages of the same rows in another order: around any row farther off, their distances are rounding."""
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(5, 2, generator=generator, dtype=torch.float64).to(dtype)
+        rows = torch.cat([rows, torch.nextafter(rows[:2], torch.full_like(rows[:2], 9.0))])
+        result, own = certified_geometric_median(rows, faulty_max=1)
+        excess = certify_geometric_median(rows, result, faulty_max=1).excess
+        assert excess <= own.excess + 1e-3 or torch.cdist(rows, result[None]).min() < 4 * torch.finfo(dtype).eps, seed
+        best = float(torch.cdist(rows.double(), rows.double()).sum(dim=0).min())
+        assert float(torch.cdist(rows.double(), result[None].double()).sum()) <= best * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("count", [101, 127])
+def test_an_input_that_is_pulled_off_is_not_called_the_median(count: int) -> None:
+    """The others pull row 0 with 1.0015 of what holds it: too little for float32 products to be sure of."""
+    length, excess = 6000, 1.0015
+    rows = torch.zeros(count, length, dtype=torch.float64)
+    rows[1:, 0] = excess / (count - 1)  # unit vectors that add up to the excess along one axis
+    for place in range(1, count, 2):
+        side = math.sqrt(1.0 - float(rows[place, 0]) ** 2)
+        rows[place, place], rows[place + 1, place] = side, -side
+    for kind in (torch.float32, torch.float64):
+        result, own = certified_geometric_median(rows.to(kind), faulty_max=1)
+        told = certify_geometric_median(rows.to(kind), result, faulty_max=1)
+        assert own.excess >= told.excess - 1e-6
+        assert ("is a geometric median" in own.because) <= (told.excess < 1e-6)
+
+
+def test_the_gap_bounds_how_much_better_any_point_is() -> None:
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    least = float(torch.cdist(corners, geometric_median(corners, faulty_max=0)[None]).sum())
+    for seed in range(200):
+        output = torch.randn(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10.0 ** (seed % 4)
+        found = float(torch.cdist(corners, output[None]).sum()) - least
+        gap = certify_geometric_median(corners, output, faulty_max=0).gap
+        assert gap is not None
+        assert found <= gap * (1 + 1e-9)
+
+
+def test_weights_of_any_size_count_by_their_ratios() -> None:
+    rows = torch.tensor([[0.0], [1.0], [5.0], [6.0], [7.0]])
+    assert geometric_median(rows, faulty_max=1, weights=[1e307] * 5) == 5.0
+    with pytest.raises(ConfigurationError, match="sum of the weights of geometric_median must be at most"):
+        geometric_median(rows, faulty_max=1, weights=[1e308] * 5)

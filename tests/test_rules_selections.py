@@ -2,20 +2,26 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import pytest
 import torch
 from torch import Tensor
 
+from hqde_ref.core.certificates import certify_krum
+from hqde_ref.core.kernels.compiled import Backend
+from hqde_ref.core.kernels.gram import content_distances
 from hqde_ref.core.kernels.selections import minimum_diameter_subset, round_scores
 from hqde_ref.core.rules.bucketing import average_buckets
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
-from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows
+from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows, clipped_trimmed_mean
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, filtered_geometric_median
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.core.rules.krum import choose_krum_rows, krum, multi_krum
+from hqde_ref.core.rules.mean_around_median import mean_around_median
 from hqde_ref.core.rules.minimum_diameter import minimum_diameter_mean
 from hqde_ref.core.rules.nearest_neighbour_mixing import (
     mix_nearest_neighbours,
@@ -25,7 +31,10 @@ from hqde_ref.core.rules.nearest_neighbour_mixing import (
 )
 from hqde_ref.core.rules.spectral import covariance_filter, smallest_spread_mean
 from hqde_ref.core.rules.trimmed_mean import trimmed_mean
+from hqde_ref.core.rules.weighted_mean import fast_weighted_mean
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+
+Rule = Callable[..., Any]
 
 
 def seeded(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -343,3 +352,86 @@ def test_filter_settings_are_checked() -> None:
         choose_outliers(rows, rejections_max=2, factor=0.5)
     with pytest.raises(ConfigurationError, match="floor of filtered_geometric_median must be finite and at least 0"):
         choose_outliers(rows, rejections_max=2, floor=-1.0)
+
+
+def test_rows_next_to_each_other_far_from_the_centre_keep_their_distance() -> None:
+    for seed in range(10):
+        rows = seeded(11, 40_000, seed=seed, dtype=torch.float32)
+        rows[1] = rows[0] + 1e-4 * seeded(40_000, seed=seed + 50, dtype=torch.float32)
+        rows[3] = rows[2] + 2e-4 * seeded(40_000, seed=seed + 90, dtype=torch.float32)
+        chosen = choose_krum_rows(rows, faulty_max=1, selected=2, neighbours=1)
+        assert set(chosen) == {0, 1}
+        order, far = content_distances(list(rows.unbind(0)), rule="test")
+        wanted = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        wanted = wanted[list(order)][:, list(order)]
+        assert torch.allclose(far / far.max(), wanted / wanted.max(), rtol=1e-3)
+
+
+def test_more_than_half_equal_rows_need_not_be_krums_choice() -> None:
+    rows = [torch.tensor([0.0])] * 5 + [torch.tensor([1.0])] + [torch.tensor([10.0])] * 3
+    assert krum(rows, faulty_max=1) == 1.0
+
+
+def test_krums_certificate_scores_at_every_scale_and_checks_the_neighbours() -> None:
+    rows = seeded(11, 6)
+    best, worst = (
+        choose_krum_rows(rows, faulty_max=2, selected=11)[0],
+        choose_krum_rows(rows, faulty_max=2, selected=11)[-1],
+    )
+    for scale in (1e-200, 1.0, 1e200):
+        scaled = rows * scale
+        assert certify_krum(scaled, scaled[best], faulty_max=2).excess == 0.0
+        assert certify_krum(scaled, scaled[worst], faulty_max=2).excess > 0.1
+    for neighbours in (0, -3, 11):
+        with pytest.raises(ConfigurationError, match=r"neighbours of krum must be an integer of 2\.\.10"):
+            certify_krum(rows, rows[0], faulty_max=2, neighbours=neighbours)
+
+
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+def test_means_of_the_greatest_numbers_do_not_overflow(backend: Backend) -> None:
+    rows = [torch.tensor([value]) for value in (-1.0, 2e38, 3e38, 3.2e38, 3.3e38)]
+    assert near(trimmed_mean(rows, faulty_max=1, backend=backend) / 1e38, [8.2 / 3], tolerance=1e-6)
+    assert near(mean_around_median(rows, faulty_max=1) / 1e38, [11.5 / 4], tolerance=1e-6)
+    apart = [torch.tensor([value]) for value in (3e38, -3e38, 3e38, -3e38, 1e38)]
+    assert near(multi_krum(apart, faulty_max=0) / 1e38, [0.2], tolerance=1e-6)
+    for count in (6, 10):
+        full = torch.full((count, 3), torch.finfo(torch.float32).max)
+        assert torch.allclose(fast_weighted_mean(full), full[0])  # an ulp less is right, infinity is not
+
+
+def test_subsets_are_tried_a_few_at_a_time_or_refused() -> None:
+    rows = seeded(60, 5)
+    assert smallest_spread_mean(rows, faulty_max=1).shape == (5,)
+    with pytest.raises(
+        ConfigurationError, match=r"smallest_spread_mean tries must be at most 10 of 999 rows, got 1000"
+    ):
+        smallest_spread_mean(seeded(1000, 2), faulty_max=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_clipped_rows_of_16_bits_are_rounded_once(dtype: torch.dtype) -> None:
+    rows = seeded(9, 500, dtype=dtype) * torch.tensor([1.0] * 7 + [30.0, 50.0], dtype=dtype)[:, None]
+    wanted = clipped_trimmed_mean(rows.double(), faulty_max=2)
+    got = clipped_trimmed_mean(rows, faulty_max=2).double()
+    assert bool(((got - wanted).abs() <= 0.51 * torch.finfo(dtype).eps * wanted.abs().clamp_min(1e-3) * 2).all())
+
+
+def test_settings_beyond_all_rows_are_only_large() -> None:
+    rows = 1e-30 * seeded(7, 4)
+    assert choose_outliers(rows, rejections_max=2, floor=1e300).kept == tuple(range(7))
+    assert near(centred_clipping(rows, faulty_max=1, radius=1e300) / 1e-30, rows.mean(dim=0) / 1e-30, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("rule", [krum, multi_krum, bulyan, filtered_geometric_median, mixed_krum])
+@pytest.mark.parametrize("faulty_max", ["1", None, 1.0, True, -1])
+def test_a_number_of_faulty_rows_that_is_none_is_refused_by_name(rule: Rule, faulty_max: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"faulty_max of {rule.__name__} must be an integer of at least 0"):
+        rule(seeded(11, 3), faulty_max=faulty_max)
+
+
+@pytest.mark.parametrize("updates", [None, 3])
+def test_what_is_no_collection_of_rows_is_refused_by_name(updates: object) -> None:
+    with pytest.raises(LayoutError, match=r"updates of krum: wanted an \(n, d\) tensor or a sequence"):
+        krum(updates, faulty_max=1)  # type: ignore[arg-type]
+    with pytest.raises(LayoutError, match="wanted dense rows"):
+        krum([row.to_sparse() for row in seeded(5, 3)], faulty_max=1)

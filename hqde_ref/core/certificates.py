@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_finite
+from hqde_ref.core.kernels.selections import resolve_neighbours
 from hqde_ref.errors import LayoutError
 
 __all__ = ["Certificate", "certify_geometric_median", "certify_krum", "certify_ranks", "median_certificate"]
@@ -31,9 +32,10 @@ class Certificate:
 
     rule: the rule that the output is judged by.
     count, faulty_max: n rows, of which f may be anything.
-    excess: how far the output is from what the rule allows; 0.0 means it is exactly right. For the geometric median
-        the subgradient norm over the sum of weights; for coordinate-wise rules the greatest distance of a coordinate
-        from the interval it must lie in; for selections the score over the best score, less 1.
+    excess: how far the output is from all that the certificate cannot tell from right; 0.0 is the best. For the
+        geometric median the subgradient norm over the sum of weights; for median and trimmed mean, in the units of the
+        rows, how far a coordinate lies outside the ranks that the rule's own lie between; for Krum the score over the
+        best score, less 1.
     because: one sentence for a person.
     subgradient_norm: G, the least norm of a subgradient of the weighted sum of distances at the output (geometric
         median only); in units of weight, so that 1 is one contribution's pull.
@@ -81,7 +83,7 @@ def certify_geometric_median(
     rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
     pull, lean = _pull_and_lean(rows, point, pulls, rest)
     norm = max(0.0, pull - float(w[there].sum()))
-    dual = _dual_gap(far, w, rest, norm, lean * norm / pull if pull > 0 else 0.0)
+    dual = _dual_gap(far, w, rest, norm, lean * norm)
     return median_certificate(far, given, norm, faulty_max=faulty_max, gap=dual)
 
 
@@ -123,6 +125,10 @@ def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: 
 
 def _judged(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     rows = as_rows(updates, rule=rule)
+    if not isinstance(output, Tensor):
+        raise LayoutError(
+            what=f"output of {rule}", wanted="a torch tensor", got=type(output).__name__, do="pass the rule's result"
+        )
     if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
         raise LayoutError(
             what=f"output of {rule}",
@@ -233,15 +239,17 @@ def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbour
 
     Args:
         updates, output, faulty_max: as for ``certify_geometric_median``, whose errors it raises too.
-        neighbours: how many other rows a score counts; None for n - faulty_max - 2.
+        neighbours: how many other rows a score counts, faulty_max..n-1; None for n - faulty_max - 2.
     """
     rule = "krum"
     rows, point = _judged(rule, updates, output)
     count = len(rows)
-    check_count(rule, count=count, faulty_max=faulty_max, needed=2 * max(faulty_max, 0) + 3)
-    counted = count - faulty_max - 2 if neighbours is None else neighbours
+    check_count(rule, count=count, faulty_max=faulty_max, beyond=3)
+    counted = resolve_neighbours(rule, neighbours, count=count, faulty_max=faulty_max)
     far = torch.stack([_distances(rows, row.to(torch.float64)) for row in rows])
-    scores = (far**2).sort(dim=1).values[:, 1 : counted + 1].sum(dim=1)
+    # In units of a usual distance no square overflows or vanishes but those of rows far out, or next to each other.
+    usual = far[far > 0.0]
+    scores = ((far / usual.median()) ** 2 if len(usual) else far).sort(dim=1).values[:, 1 : counted + 1].sum(dim=1)
     order = tuple(torch.argsort(scores, stable=True).tolist())
     # A row's own dtype decides whether the output is that row; any other output is no row at all.
     same = [index for index, row in enumerate(rows) if torch.equal(row.to(torch.float64), point)]

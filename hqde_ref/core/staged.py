@@ -23,9 +23,8 @@ from hqde_ref.core.kernels.order_statistics import median_rows
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.rules.bulyan import average_chosen, choose_repeatedly
 from hqde_ref.core.rules.centred_clipping import clipping_multipliers
-from hqde_ref.core.rules.clipping import clipping_factors, shorten_rows
+from hqde_ref.core.rules.clipping import clipping_factors, trim_shortened
 from hqde_ref.core.rules.nearest_neighbour_mixing import mixing_matrix, trim_mixed
-from hqde_ref.core.rules.trimmed_mean import trimmed_mean
 from hqde_ref.messages import message
 
 __all__ = ["arrange", "finish", "is_staged", "with_landmark"]
@@ -70,7 +69,7 @@ def _finish_bulyan(rows: _Rows, numbers: Tensor, faulty_max: int, centre: int) -
 
 
 def _finish_clipped(rows: _Rows, numbers: Tensor, faulty_max: int, centre: int) -> Tensor:
-    return trimmed_mean(shorten_rows(rows[:-1], numbers.tolist()), faulty_max=faulty_max)
+    return trim_shortened(rows[:-1], numbers.tolist(), faulty_max=faulty_max)
 
 
 def _finish_centred(rows: _Rows, numbers: Tensor, faulty_max: int, centre: int) -> Tensor:

@@ -63,7 +63,8 @@ def is_compiled(backend: str, rows: Sequence[Tensor], *, rule: str) -> bool:
 def build_middle_mean(count: int, low: int, high: int, dtype: torch.dtype, device: torch.device) -> Kernel | None:
     """Return (rows, out) -> greatest span, or None; it writes the mean of ranks low..high-1 as the eager kernels do."""
     program = selection_program(count, tuple(sorted({0, *range(low, high), count - 1})))
-    share = 1.0 / (high - low)
+    halving = 2.0 ** -(high - low).bit_length()
+    share = 1.0 / ((high - low) * halving)
 
     def kernel(rows: Sequence[Tensor], out: Tensor) -> Tensor:
         s = _select(rows, program.steps, program.places)
@@ -72,9 +73,9 @@ def build_middle_mean(count: int, low: int, high: int, dtype: torch.dtype, devic
         elif high - low == 2:
             out.copy_(s[low] * 0.5 + s[low + 1] * 0.5)
         else:
-            total = s[low]
+            total = s[low] * halving
             for rank in range(low + 1, high):
-                total = total + s[rank]
+                total = total + s[rank] * halving
             out.copy_(torch.minimum(torch.maximum(total * share, s[low]), s[high - 1]))
         return (s[count - 1] - s[0]).amax()
 

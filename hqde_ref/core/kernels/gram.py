@@ -12,6 +12,7 @@ rows is copied at a time, never all n x d. Bits repeat on one torch thread; matr
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,19 +30,25 @@ from hqde_ref.core.kernels.gram_blocks import (
 )
 from hqde_ref.core.kernels.means import blend_rows
 from hqde_ref.core.kernels.rows import content_classes, new_row, require_finite, wide_dtype
-from hqde_ref.errors import NotFinite
+from hqde_ref.errors import LayoutError, NotFinite
 
 __all__ = [
+    "NEAR",
     "Gram",
     "centre_row",
     "centred_gram",
     "combine_rows",
+    "content_distances",
     "content_gram",
     "distances",
+    "product_sizes",
+    "row_distances",
+    "scale_up",
 ]
 
 _COLUMNS = 64
 _RECENTRE_MAX = 32
+NEAR = 1e-3  # of squared distances below this share of a product, digits are missing
 _SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
 
 
@@ -115,6 +122,13 @@ def content_gram(
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted in ``rows``.
     """
+    if rows[0].is_meta:
+        raise LayoutError(
+            what=f"updates of {rule}",
+            wanted="rows with data",
+            got="rows on the meta device",
+            do="use real rows",
+        )
     classes = content_classes(rows)
     masses = [math.fsum(1.0 if weights is None else weights[index] for index in members) for members in classes]
     wanted = None if centre is None else next(place for place, members in enumerate(classes) if centre in members)
@@ -188,12 +202,64 @@ def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequen
     return math.floor(float(weighted_medians(torch.tensor(logs, dtype=torch.float64)[:, None], masses)))
 
 
+def scale_up(value: float, exponent: int) -> float:
+    """Return value * 2**exponent, at most the greatest float."""
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return sys.float_info.max
+
+
 def distances(gram: Gram) -> Tensor:
     """Return |x_i - x_j|, (n, n) float64, in units of 2**gram.unit; exactly symmetric, 0 on the diagonal."""
     r = gram.norms
     squares = (r[:, None] - r) ** 2 + 2.0 * (r[:, None] * r) * (1.0 - gram.cosines)
     result = torch.maximum(squares, squares.T).clamp_min_(0.0).sqrt_()
     return result.fill_diagonal_(0.0)
+
+
+def product_sizes(gram: Gram) -> Tensor:
+    """Return the squared lengths, (n,), that squared distances to each row err in proportion to.
+
+    Around the origin products err by the squares of the rows' own lengths, most of them like a usual distance.
+    """
+    squares = gram.norms**2
+    return squares + squares.median() if gram.by_origin else squares
+
+
+def row_distances(rows: Sequence[Tensor], gram: Gram, *, rule: str) -> Tensor:
+    """Return ``distances``, those of rows next to each other but far from the centre measured from one of them.
+
+    Args:
+        rows: n tensors (d,), in the order of ``gram``, whose centre is one of them.
+        rule: who asks; errors name it.
+    """
+    far, sizes = distances(gram), product_sizes(gram)
+    unsure = far**2 < NEAR * torch.maximum(sizes[:, None], sizes)
+    unsure.fill_diagonal_(False)
+    while bool(unsure.any()):
+        pivot = int(unsure.sum(dim=1).argmax())
+        near = [pivot, *unsure[pivot].nonzero().flatten().tolist()]
+        part = centred_gram([rows[place] for place in near], rule=rule, weights=[1.0] * len(near), centre=0)
+        found = torch.ldexp(distances(part), torch.tensor(part.unit - gram.unit, device=far.device))
+        at = torch.tensor(near, device=far.device)
+        own = product_sizes(part)
+        sure = distances(part) ** 2 >= NEAR * torch.maximum(own[:, None], own)
+        sure[0], sure[:, 0] = True, True
+        mend = unsure[at][:, at] & sure
+        far[at[:, None], at] = torch.where(mend, found, far[at][:, at])
+        unsure[at[:, None], at] &= ~mend
+    return far
+
+
+def content_distances(rows: Sequence[Tensor], *, rule: str) -> tuple[tuple[int, ...], Tensor]:
+    """Return the rows' order by content, and ``row_distances`` in it, in a unit of their own.
+
+    Raises:
+        NotFinite, LayoutError: as for ``content_gram``.
+    """
+    order, gram = content_gram(rows, rule=rule)
+    return order, row_distances([rows[index] for index in order], gram, rule=rule)
 
 
 def centre_row(gram: Gram) -> int:

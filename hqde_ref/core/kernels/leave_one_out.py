@@ -13,6 +13,7 @@ offered as it is written, with its floor; ``leave_one_out_ratios`` is the readin
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -38,6 +39,7 @@ _RULE = "leave_one_out"
 _BITS = {torch.float32: (torch.int32, 31), torch.float64: (torch.int64, 63)}
 _LEAST_SHARE = 1e-6
 _SPARE = 10
+_LEAST = 512
 
 # (row, low, high, deviation, spread): both (high - low,) buffers.
 Visit = Callable[[int, int, int, Tensor, Tensor], None]
@@ -45,6 +47,8 @@ Visit = Callable[[int, int, int, Tensor, Tensor], None]
 
 def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Backend = "eager") -> tuple[float, ...]:
     """Return, per row, the mean over all coordinates of deviation / (spread + floor), as the document has it.
+
+    A score beyond the numbers of the rows' dtype is the greatest float64, so every score is finite.
 
     Args:
         updates: n >= 2 tensors (d,) or one (n, d) tensor, finite.
@@ -68,14 +72,14 @@ def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Back
             sums, span = kernel(list(rows), torch.tensor(floor, dtype=rows[0].dtype, device=rows[0].device))
             if not math.isfinite(float(span)):
                 require_finite(_RULE, rows)
-            return tuple(float(total) / rows[0].numel() for total in sums)
+            return tuple(min(float(total) / rows[0].numel(), sys.float_info.max) for total in sums)
     totals = [0.0] * len(rows)
 
     def add(index: int, low: int, high: int, deviation: Tensor, spread: Tensor) -> None:
-        totals[index] += float(deviation.div_(spread.add_(floor)).sum())
+        totals[index] += float(deviation.div_(spread.add_(floor)).sum(dtype=torch.float64))
 
     _visit_all(rows, add)
-    return tuple(total / max(1, rows[0].numel()) for total in totals)
+    return tuple(min(total / max(1, rows[0].numel()), sys.float_info.max) for total in totals)
 
 
 def leave_one_out_ratios(updates: Updates) -> tuple[float, ...]:
@@ -87,13 +91,16 @@ def leave_one_out_ratios(updates: Updates) -> tuple[float, ...]:
     Args and Raises: as for ``leave_one_out_scores``.
     """
     rows = _checked(updates)
-    deviations, spreads = [0.0] * len(rows), [0.0] * len(rows)
+    deviations, spreads, share = [0.0] * len(rows), [0.0] * len(rows), 2.0 ** -rows[0].numel().bit_length()
 
     def add(index: int, low: int, high: int, deviation: Tensor, spread: Tensor) -> None:
-        deviations[index] += float(deviation.sum(dtype=torch.float64))
-        spreads[index] += float(spread.sum(dtype=torch.float64))
+        # Shares of the length, so that sums of the greatest numbers do not overflow.
+        deviations[index] += float(deviation.mul_(share).sum(dtype=torch.float64))
+        spreads[index] += float(spread.mul_(share).sum(dtype=torch.float64))
 
     _visit_all(rows, add)
+    deviations = [min(total, sys.float_info.max) for total in deviations]
+    spreads = [min(total, sys.float_info.max) for total in spreads]
     least = _LEAST_SHARE * max(deviations)
     return tuple(
         there / max(spread, least) if there > 0.0 else 0.0 for there, spread in zip(deviations, spreads, strict=True)
@@ -117,7 +124,7 @@ def leave_one_out_table(updates: Updates) -> tuple[Tensor, Tensor]:
 
 def _checked(updates: Updates) -> tuple[Tensor, ...]:
     rows = as_rows(updates, rule=_RULE)
-    check_count(_RULE, count=len(rows), faulty_max=0, needed=2)
+    check_count(_RULE, count=len(rows), faulty_max=0, beyond=2)
     return rows
 
 
@@ -137,7 +144,7 @@ def _sorted_blocks(
     count, dtype = len(rows), wide_dtype(rows[0].dtype)
     program = selection_program(count, tuple(range(count))) if count <= NETWORK_MAX else None
     held = count if program is None else program.scratch
-    step = choose_block_length(rows[0], rows_held=3 * count + held + _SPARE)
+    step = choose_block_length(rows[0], rows_held=3 * count + held + _SPARE, least=_LEAST)
     shape = (2 * count + _SPARE + held, min(step, rows[0].numel()))
     buffers = torch.empty(shape, dtype=dtype, device=rows[0].device).unbind(0)
     low = 0

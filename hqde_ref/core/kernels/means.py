@@ -7,6 +7,7 @@ Pure: no clock, no randomness, no input or output; arguments are never changed. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, new_row, wide_dtype
 
-__all__ = ["average_rows", "blend_rows", "multiply_arena"]
+__all__ = ["average_rows", "blend_rows", "clamp_finite", "multiply_arena"]
 
 # Few operations on long pieces: unlike comparator networks, a running sum needs no more of the cache than itself.
 _SUM_BLOCK = 1 << 18
@@ -91,4 +92,12 @@ def average_rows(rows: Sequence[Tensor]) -> Tensor:
             torch.add(first, part, alpha=share, out=out)
         else:
             out.copy_(part.mul_(share).add_(first))
+    if not result.is_meta and not math.isfinite(float(result.sum(dtype=torch.float64))):
+        return clamp_finite(blend_rows(rows, [share] * len(rows)))  # a difference overflowed
     return result
+
+
+def clamp_finite(mean: Tensor) -> Tensor:
+    """Bring a mean of finite rows that rounding carried beyond the greatest number back to it, in place."""
+    greatest = torch.finfo(mean.dtype).max
+    return mean.clamp_(-greatest, greatest)

@@ -21,15 +21,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import Gram, distances
+from hqde_ref.core.kernels.gram import NEAR, Gram, content_gram, distances, product_sizes
 
-__all__ = ["MedianSolution", "distances_to", "solve_median"]
+__all__ = ["MedianSolution", "distances_to", "find_median", "solve_median"]
 
 # n x n arithmetic is done in NumPy on the CPU: small operations cost a third of torch's there.
 Array = NDArray[np.float64]
 
 _EQUAL = 1e-12
 _STEPS_MAX = 300
+_RECENTRE_MAX = 4
 _LENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-6)
 
 
@@ -40,7 +41,8 @@ class MedianSolution:
     coefficients: (n,) float64 along the unit vectors from the centre, in units of 2**gram.unit.
     shares: (n,) float64, at least 0 and of sum 1: the same point as a mean of the rows, whatever the centre.
     at: the input that is the optimum, or None.
-    near: the input that is the optimum or so nearly one that the Gram matrix should be centred on it, or None.
+    near: an input so close to the optimum, or to others that are, that only a Gram matrix around it has the digits to
+        decide, or None.
     gradient_norm: |gradient of f| for weights of sum 1, as the Gram matrix sees it; 0 where an input is optimal.
     """
 
@@ -60,13 +62,17 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
         tolerance: stop at this gradient norm, for weights of sum 1.
     """
     w = np.asarray(weights, dtype=np.float64)
+    w = w / w.max()
     w = w / w.sum()
     h, r, far = gram.cosines.cpu().numpy(), gram.norms.cpu().numpy(), distances(gram).cpu().numpy()
     excess = _excess(h, r, far, w)
     start = int(excess.argmin())
     pull, pull_norm = _pull(h, r, far[start], w, start)
     own = float(w[far[start] <= 0.0].sum())
-    near: int | None = start if pull_norm <= 1.01 * own else None
+    sizes = product_sizes(gram).cpu().numpy()
+    beside = far[start] ** 2 < NEAR * np.maximum(sizes, sizes[start])
+    beside[start] = False
+    near: int | None = start if pull_norm <= 1.01 * own or bool(beside.any()) else None
     at: int | None = None
     norm, b, shares = 0.0, np.zeros_like(w), np.zeros_like(w)
     b[start], shares[start] = r[start], 1.0
@@ -74,7 +80,7 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
     if pull_norm <= own * (1.0 + max(_EQUAL, len(w) ** 2 * gram.error)):
         twin = _twin(w, far[start], excess, start) if pull_norm >= own * (1.0 - 1e-9) else None
         if twin is None:
-            at = start
+            at, norm = start, max(0.0, pull_norm - own)
         else:  # all between the two is optimal: take the middle
             b /= 2.0
             b[twin] += r[twin] / 2.0
@@ -83,10 +89,36 @@ def solve_median(gram: Gram, weights: Sequence[float], *, tolerance: float = 1e-
         with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is not taken
             b, norm = _descend(h, r, w, b + pull * (1.0 - own / pull_norm), tolerance)
             # Weiszfeld's weights at the optimum give the optimum.
-            pulls = w / _distances_to(h, r, b)
+            last = _distances_to(h, r, b)
+            pulls = w / last
             shares = pulls / pulls.sum()
+        closest = int(last.argmin())
+        if near is None and last[closest] ** 2 < NEAR * sizes[closest]:
+            near = closest
     coefficients, convex = (torch.from_numpy(found).to(gram.norms.device) for found in (b, shares))
     return MedianSolution(coefficients=coefficients, shares=convex, at=at, near=near, gradient_norm=norm)
+
+
+def find_median(
+    rows: Sequence[Tensor], *, rule: str, weights: Sequence[float]
+) -> tuple[tuple[int, ...], Gram, MedianSolution]:
+    """Return the rows' order by content, their Gram matrix in it around a row with digits to decide, and the median.
+
+    Args:
+        rows: n tensors (d,) of one floating dtype.
+        rule: who asks; errors name it.
+        weights: n positive numbers, in the order of ``rows``.
+    Raises:
+        NotFinite, LayoutError: for rows that do not fit.
+    """
+    order, gram = content_gram(rows, rule=rule, weights=weights)
+    solution = solve_median(gram, [weights[index] for index in order])
+    for _ in range(_RECENTRE_MAX):
+        if solution.near is None or (gram.norms[solution.near] == 0.0 and not gram.by_origin):
+            break
+        order, gram = content_gram(rows, rule=rule, weights=weights, centre=order[solution.near])
+        solution = solve_median(gram, [weights[index] for index in order])
+    return order, gram, solution
 
 
 def distances_to(gram: Gram, solution: MedianSolution) -> Tensor:

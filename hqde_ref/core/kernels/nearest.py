@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.order_statistics import Ordered, ordered_blocks, write_rank_sum
+from hqde_ref.core.kernels.order_statistics import Ordered, ordered_blocks, write_rank_mean
 from hqde_ref.core.kernels.rows import new_row
 
 __all__ = ["nearest_mean"]
@@ -45,7 +45,7 @@ def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, count: int, kee
     """Return the mean of the window of ``keep`` ranks nearest to the median, of two equally near ones their mean."""
     median = (columns[(count - 1) // 2] * 0.5).add_(columns[count // 2], alpha=0.5)
     first = torch.empty_like(median)
-    write_rank_sum(ordered, 0, keep, out=first)
+    write_rank_mean(ordered, 0, keep, out=first)
     last, window, below, above = (
         first.clone(),
         *torch.empty(3, len(median), dtype=median.dtype, device=median.device).unbind(0),
@@ -55,16 +55,15 @@ def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, count: int, kee
         # Move on where rank start is farther from the median than rank start + keep; `last` also where they are equal.
         torch.sub(median, columns[start], out=below)
         torch.sub(columns[start + keep], median, out=above)
-        write_rank_sum(ordered, start + 1, start + 1 + keep, out=window)
+        write_rank_mean(ordered, start + 1, start + 1 + keep, out=window)
         farther, nearer = _is_negative(above - below), _is_negative(below - above)
         for target, new in ((first, window), (lows[0], columns[start + 1]), (highs[0], columns[start + keep])):
             _replace(target, new, farther)
         for target, new in ((last, window), (lows[1], columns[start + 1]), (highs[1], columns[start + keep])):
             _replace(target, new, ~nearer)
-    share = 1.0 / keep
     # Clamping to the window's own ends undoes the rounding of the mean: equal values give that value.
-    first = torch.minimum(torch.maximum(first.mul_(share), lows[0]), highs[0])
-    last = torch.minimum(torch.maximum(last.mul_(share), lows[1]), highs[1])
+    first = torch.minimum(torch.maximum(first, lows[0]), highs[0])
+    last = torch.minimum(torch.maximum(last, lows[1]), highs[1])
     return first.mul_(0.5).add_(last, alpha=0.5)
 
 

@@ -30,7 +30,7 @@ __all__ = [
     "median_rows",
     "ordered_blocks",
     "run_program",
-    "write_rank_sum",
+    "write_rank_mean",
 ]
 
 # The values of one block by rank: a mapping from the ranks asked for, or an (n, m) tensor with rank k in row k.
@@ -127,14 +127,19 @@ def _sort_last(block: Tensor) -> Tensor:
     return block
 
 
-def write_rank_sum(ordered: Ordered, low: int, high: int, *, out: Tensor) -> None:
-    """Write the sum of ranks low..high-1, taken in rank order, to ``out`` (accumulating dtype)."""
+def write_rank_mean(ordered: Ordered, low: int, high: int, *, out: Tensor) -> None:
+    """Write the mean of ranks low..high-1, added in rank order, to ``out`` (accumulating dtype).
+
+    They are halved until the sum of as many of the greatest numbers does not overflow, which costs no digit.
+    """
+    halving = 2.0 ** -(high - low).bit_length()
     if isinstance(ordered, Tensor):
-        torch.sum(ordered[low:high], dim=0, out=out)
-        return
-    out.copy_(ordered[low])
-    for rank in range(low + 1, high):
-        out.add_(ordered[rank])
+        torch.sum(ordered[low:high] * halving, dim=0, out=out)
+    else:
+        torch.mul(ordered[low], halving, out=out)
+        for rank in range(low + 1, high):
+            out.add_(ordered[rank], alpha=halving)
+    out.mul_(1.0 / ((high - low) * halving))
 
 
 def median_rows(rows: Sequence[Tensor], *, lower: bool, rule: str, backend: Backend = "eager") -> Tensor:
@@ -161,11 +166,9 @@ def mean_of_middle(rows: Sequence[Tensor], *, trimmed: int, rule: str, backend: 
     if compiled is not None:
         return compiled
     result = new_row(rows[0])
-    share = 1.0 / (count - 2 * trimmed)
     for low, high, ordered in ordered_blocks(rows, range(trimmed, count - trimmed), rule=rule):
         part = torch.empty(high - low, dtype=ordered[0].dtype, device=result.device)
-        write_rank_sum(ordered, trimmed, count - trimmed, out=part)
-        part.mul_(share)
+        write_rank_mean(ordered, trimmed, count - trimmed, out=part)
         # Clamping to the values kept undoes the rounding of the mean: equal values give that value.
         torch.maximum(part, ordered[trimmed], out=part)
         result[low:high] = torch.minimum(part, ordered[count - 1 - trimmed], out=part)

@@ -10,8 +10,9 @@ broadcasts or drops one: what does not fit is refused with a sentence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ _FEW = 8
 _CPU_BLOCK = 1 << 16
 _CACHE = 16 << 20
 _GPU_BLOCK = 1 << 22
+_CLASS_VALUES = 1 << 20  # so many are compared at once
 
 
 def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
@@ -61,13 +63,17 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
         if updates.dim() != 2:
             _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(updates.shape)}")
         rows = updates.detach().unbind(0)
-    else:
+    elif isinstance(updates, Iterable):
         rows = tuple(updates)
+    else:
+        _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", type(updates).__name__)
     if not rows:
         raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
     for index, row in enumerate(rows):
         if not isinstance(row, Tensor):
             _misfit(rule, "torch tensors", f"{type(row).__name__} in row {index}")
+        if row.layout != torch.strided:
+            _misfit(rule, "dense rows", f"{row.layout} in row {index}", "call to_dense() first")
         if row.dim() != 1:
             _misfit(rule, "1-D rows", f"shape {tuple(row.shape)} in row {index}", "flatten each contribution first")
     first = rows[0]
@@ -96,16 +102,16 @@ def _compare(rule: str, what: str, found: Sequence[object]) -> None:
         )
 
 
-def _misfit(rule: str, wanted: str, got: str, do: str = "pass one row per contribution") -> None:
+def _misfit(rule: str, wanted: str, got: str, do: str = "pass one row per contribution") -> NoReturn:
     raise LayoutError(what=f"updates of {rule}", wanted=wanted, got=got, do=do)
 
 
-def check_count(rule: str, *, count: int, faulty_max: int, needed: int | None = None) -> None:
-    """Refuse a nonsensical ``faulty_max``, and fewer rows than ``needed`` (by default 2 * faulty_max + 1).
+def check_count(rule: str, *, count: int, faulty_max: int, per_faulty: int = 2, beyond: int = 1) -> None:
+    """Refuse a nonsensical ``faulty_max``, and fewer rows than ``per_faulty * faulty_max + beyond``.
 
     Raises:
         ConfigurationError: ``faulty_max`` is not an integer of at least 0.
-        TooFewContributions: ``count`` is below ``needed``.
+        TooFewContributions: there are fewer.
     """
     if isinstance(faulty_max, bool) or not isinstance(faulty_max, int) or faulty_max < 0:
         raise ConfigurationError(
@@ -114,7 +120,7 @@ def check_count(rule: str, *, count: int, faulty_max: int, needed: int | None = 
             got=faulty_max,
             do="say how many contributions may hold anything at all",
         )
-    least = 2 * faulty_max + 1 if needed is None else needed
+    least = per_faulty * faulty_max + beyond
     if count < least:
         raise TooFewContributions(rule=rule, faulty_max=faulty_max, needed=least, got=count)
 
@@ -128,14 +134,16 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
     """
     if weights is None:
         return (1.0,) * count
-    values = tuple(float(value) for value in (weights.tolist() if isinstance(weights, Tensor) else weights))
-    if len(values) != count:
+    given = weights.tolist() if isinstance(weights, Tensor) and weights.dim() == 1 else weights
+    if isinstance(given, Tensor | str | bytes) or len(given) != count:
+        got = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else str(len(given))
         raise LayoutError(
             what=f"weights of {rule}",
             wanted=f"{count} (one per row)",
-            got=str(len(values)),
+            got=got,
             do="give every contribution exactly one weight",
         )
+    values = tuple(_number(rule, index, value) for index, value in enumerate(given))
     for index, value in enumerate(values):
         if not (math.isfinite(value) and value > 0.0):
             raise ConfigurationError(
@@ -144,7 +152,22 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
                 got=value,
                 do="leave out a contribution that should not count",
             )
+    if sum(values) == math.inf:
+        raise ConfigurationError(
+            setting=f"sum of the weights of {rule}",
+            wanted="at most the greatest float64",
+            got=math.inf,
+            do="divide all weights by their largest: only their ratios count",
+        )
     return values
+
+
+def _number(rule: str, index: int, value: object) -> float:
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise ConfigurationError(
+        setting=f"weight {index} of {rule}", wanted="a number", got=value, do="give plain numbers, one per row"
+    )
 
 
 class Joined(NamedTuple):
@@ -244,7 +267,7 @@ def content_classes(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
     while start < length and any(len(members) > 1 for members in classes):
         stop = min(length, start + step)
         classes = [part for members in classes for part in _split_class(rows, members, start, stop)]
-        start, step = stop, min(step * 16, _CPU_BLOCK)
+        start, step = stop, max(64, min(step * 16, _CPU_BLOCK, _CLASS_VALUES // len(rows)))
     return tuple(map(tuple, classes))
 
 

@@ -13,7 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["krum_order", "lowest_scores", "minimum_diameter_subset", "nearest_rows", "round_scores"]
+from hqde_ref.errors import ConfigurationError
+
+__all__ = [
+    "krum_order",
+    "lowest_scores",
+    "minimum_diameter_subset",
+    "nearest_rows",
+    "resolve_neighbours",
+    "round_scores",
+]
 
 _BITS = 40
 
@@ -50,6 +59,24 @@ def krum_order(squares: Tensor, *, neighbours: int) -> tuple[int, ...]:
         others = others.sort(dim=1).values
     scores = others[:, :neighbours].sum(dim=1)
     return lowest_scores(scores, len(scores), totals=squares.sum(dim=1))
+
+
+def resolve_neighbours(rule: str, neighbours: int | None, *, count: int, faulty_max: int) -> int:
+    """Return the number of neighbours meant; it must leave honest ones among them.
+
+    Raises:
+        ConfigurationError: it is not an integer of max(1, faulty_max)..count - 1.
+    """
+    meant = count - faulty_max - 2 if neighbours is None else neighbours
+    least = max(1, faulty_max)
+    if isinstance(meant, bool) or not isinstance(meant, int) or not least <= meant <= count - 1:
+        raise ConfigurationError(
+            setting=f"neighbours of {rule}",
+            wanted=f"an integer of {least}..{count - 1}",
+            got=meant,
+            do="take n - faulty_max - 2 (Blanchard) or n - faulty_max - 1 (ByzFL)",
+        )
+    return meant
 
 
 def nearest_rows(squares: Tensor, *, count: int) -> Tensor:

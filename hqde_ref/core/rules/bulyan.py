@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import content_gram, distances
+from hqde_ref.core.kernels.gram import content_distances
 from hqde_ref.core.kernels.nearest import nearest_mean
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import krum_order
@@ -46,9 +46,9 @@ def choose_repeatedly(updates: Updates, *, faulty_max: int) -> tuple[int, ...]:
     """Return the n - 2f rows that Krum chooses one after the other, each from those left; errors as for ``bulyan``."""
     rows = as_rows(updates, rule=_RULE)
     count = len(rows)
-    check_count(_RULE, count=count, faulty_max=faulty_max, needed=4 * max(faulty_max, 0) + 3)
-    order, gram = content_gram(rows, rule=_RULE)
-    squares, left, chosen = distances(gram) ** 2, list(range(count)), list[int]()
+    check_count(_RULE, count=count, faulty_max=faulty_max, per_faulty=4, beyond=3)
+    order, far = content_distances(rows, rule=_RULE)
+    squares, left, chosen = far**2, list(range(count)), list[int]()
     while len(chosen) < count - 2 * faulty_max:
         # Distances stay the same; only the set of rows they are summed over shrinks.
         neighbours = max(1, len(left) - faulty_max - 2)

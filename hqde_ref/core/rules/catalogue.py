@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_krum, certify_ranks
-from hqde_ref.core.kernels.rows import Updates, as_rows
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
@@ -71,6 +71,7 @@ def _certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int) -> Ce
 
 def _certify_filtered(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
     rows = as_rows(updates, rule="filtered_geometric_median")
+    check_count("filtered_geometric_median", count=len(rows), faulty_max=faulty_max, per_faulty=3)
     kept = choose_outliers(rows, rejections_max=faulty_max).kept
     found = certify_geometric_median([rows[index] for index in kept], output, faulty_max=faulty_max)
     return replace(
@@ -162,7 +163,7 @@ ENTRIES: tuple[Rule, ...] = (
         family="gram",
         least_contributions=_krum_least,
         kappa=bounds.krum_kappa,
-        symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
+        symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=certify_krum,
         source="Blanchard et al. 2017 (arXiv:1703.02757)",
         description="The contribution with the least sum of squared distances to its n - f - 2 nearest others.",

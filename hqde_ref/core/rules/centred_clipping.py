@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows
+from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows, scale_up
 from hqde_ref.core.kernels.order_statistics import median_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_finite
 from hqde_ref.errors import ConfigurationError, LayoutError
@@ -105,5 +105,5 @@ def _check_settings(radius: float | None, steps: int) -> None:
 
 def _relative_radius(radius: float | None, norms: Tensor, unit: int) -> float:
     if radius is not None:
-        return math.ldexp(radius, -unit)
+        return scale_up(radius, -unit)
     return float(norms.sort().values[(len(norms) - 1) // 2])

@@ -13,9 +13,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.order_statistics import mean_of_middle
 from hqde_ref.core.kernels.row_norms import row_norms
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_finite
-from hqde_ref.core.rules.trimmed_mean import trimmed_mean
+from hqde_ref.core.kernels.rows import (
+    Updates,
+    as_rows,
+    check_count,
+    choose_block_length,
+    cut_blocks,
+    new_row,
+    require_finite,
+    wide_dtype,
+)
 from hqde_ref.errors import ConfigurationError
 
 __all__ = [
@@ -25,7 +34,10 @@ __all__ = [
     "clipped_trimmed_mean",
     "clipping_factors",
     "shorten_rows",
+    "trim_shortened",
 ]
+
+_CLIPPED = "clipped_trimmed_mean"
 
 
 def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
@@ -67,7 +79,22 @@ def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
 
 def clipped_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     """Return the trimmed mean of adaptively clipped rows; arguments, result and errors as for ``trimmed_mean``."""
-    return trimmed_mean(clip_adaptively(updates, faulty_max=faulty_max), faulty_max=faulty_max)
+    rows = as_rows(updates, rule=_CLIPPED)
+    check_count(_CLIPPED, count=len(rows), faulty_max=faulty_max)
+    require_finite(_CLIPPED, rows)
+    return trim_shortened(rows, clipping_factors(row_norms(rows), faulty_max=faulty_max), faulty_max=faulty_max)
+
+
+def trim_shortened(rows: Sequence[Tensor], factors: Sequence[float], *, faulty_max: int) -> Tensor:
+    """Return the trimmed mean, (d,), of rows times their factors, shortened block by block and rounded once."""
+    result, wide = new_row(rows[0]), wide_dtype(rows[0].dtype)
+    step, low = choose_block_length(rows[0], rows_held=2 * len(rows)), 0
+    for pieces in cut_blocks(rows, step):
+        shortened = shorten_rows([piece.to(wide) for piece in pieces], factors)
+        high = low + pieces[0].numel()
+        result[low:high] = mean_of_middle(shortened, trimmed=faulty_max, rule=_CLIPPED)
+        low = high
+    return result
 
 
 def adaptive_limit(norms: Sequence[float], *, faulty_max: int) -> float:

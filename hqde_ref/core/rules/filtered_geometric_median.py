@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram
-from hqde_ref.core.kernels.median_newton import distances_to, solve_median
+from hqde_ref.core.kernels.gram import Gram, combine_rows, scale_up
+from hqde_ref.core.kernels.median_newton import distances_to, find_median, solve_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
@@ -89,7 +89,7 @@ def filtered_geometric_median(
         NotFinite, LayoutError, ConfigurationError: for rows or settings that do not fit.
     """
     rows = as_rows(updates, rule=_RULE)
-    check_count(_RULE, count=len(rows), faulty_max=faulty_max, needed=3 * max(faulty_max, 0) + 1)
+    check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=3)
     most = faulty_max if rejections_max is None else rejections_max
     _check_settings(most, factor, floor, count=len(rows))
     order, gram, scores = _measure(rows)
@@ -98,7 +98,7 @@ def filtered_geometric_median(
     places = [place for place, index in enumerate(order) if index in kept]
     part = gram_subset(gram, places)
     solution = solve_median(part, [1.0] * len(places))
-    if solution.near is not None and (gram.by_origin or places[solution.near] != gram.centre):
+    if solution.near is not None and (gram.by_origin or part.norms[solution.near] > 0.0):
         return geometric_median([rows[index] for index in screening.kept], faulty_max=0)
     if solution.at is not None:
         return rows[order[places[solution.at]]].clone()
@@ -130,11 +130,7 @@ def _check_settings(rejections_max: int, factor: float, floor: float, *, count: 
 
 def _measure(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], Gram, Tensor]:
     """Return the content order, the Gram matrix in it, and each row's distance from the geometric median of all."""
-    order, gram = content_gram(rows, rule=_RULE)
-    solution = solve_median(gram, [1.0] * len(rows))
-    if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
-        order, gram = content_gram(rows, rule=_RULE, centre=order[solution.near])
-        solution = solve_median(gram, [1.0] * len(rows))
+    order, gram, solution = find_median(rows, rule=_RULE, weights=[1.0] * len(rows))
     return order, gram, distances_to(gram, solution)
 
 
@@ -145,24 +141,16 @@ def screen_scores(
     count = len(order)
     rounded = round_scores(scores)
     middle = float(rounded.sort().values[(count + 1) // 2 - 1])
-    limit = max(factor * middle, math.ldexp(floor, -gram.unit))
+    limit = max(factor * middle, scale_up(floor, -gram.unit))
     ranked: list[int] = torch.argsort(rounded, stable=True).tolist()
     inside = int((rounded <= limit).sum())
     kept = ranked[: max(inside, count - rejections_max)]
     found = [0.0] * count
     for place, score in enumerate(scores.tolist()):
-        found[order[place]] = _scaled(score, gram.unit)
+        found[order[place]] = scale_up(score, gram.unit)
     return Screening(
-        kept=tuple(sorted(order[place] for place in kept)), scores=tuple(found), limit=_scaled(limit, gram.unit)
+        kept=tuple(sorted(order[place] for place in kept)), scores=tuple(found), limit=scale_up(limit, gram.unit)
     )
-
-
-def _scaled(value: float, unit: int) -> float:
-    """Return value * 2**unit, at most the greatest float."""
-    try:
-        return math.ldexp(value, unit)
-    except OverflowError:
-        return 1.7976931348623157e308
 
 
 def gram_subset(gram: Gram, places: Sequence[int]) -> Gram:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate, median_certificate
-from hqde_ref.core.kernels.gram import Gram, combine_rows, content_gram
-from hqde_ref.core.kernels.median_newton import MedianSolution, distances_to, solve_median
+from hqde_ref.core.kernels.gram import Gram, combine_rows
+from hqde_ref.core.kernels.median_newton import MedianSolution, distances_to, find_median
 from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, Swept, sweep_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order
 from hqde_ref.errors import LayoutError
@@ -73,12 +73,7 @@ def _solve(
         swept = sweep_median([rows[index] for index in order], [given[index] for index in order])
         if swept is not None:
             return swept.row, swept, [given[index] for index in order]
-    order, gram = content_gram(rows, rule=_RULE, weights=given)
-    solution = solve_median(gram, [given[index] for index in order])
-    if solution.near is not None and (gram.by_origin or solution.near != gram.centre):
-        # Near an input only a Gram matrix around that input has digits left to decide.
-        order, gram = content_gram(rows, rule=_RULE, weights=given, centre=order[solution.near])
-        solution = solve_median(gram, [given[index] for index in order])
+    order, gram, solution = find_median(rows, rule=_RULE, weights=given)
     ordered = [given[index] for index in order]
     if solution.at is not None:
         return rows[order[solution.at]].clone(), (gram, solution), ordered

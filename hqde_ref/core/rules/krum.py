@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import content_gram, distances
+from hqde_ref.core.kernels.gram import content_distances
 from hqde_ref.core.kernels.means import average_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.core.kernels.selections import krum_order
+from hqde_ref.core.kernels.selections import krum_order, resolve_neighbours
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["choose_krum_rows", "krum", "multi_krum", "resolve_neighbours"]
+__all__ = ["choose_krum_rows", "krum", "multi_krum"]
 
 
 def krum(updates: Updates, *, faulty_max: int, neighbours: int | None = None) -> Tensor:
@@ -51,47 +51,29 @@ def multi_krum(
 
 
 def choose_krum_rows(
-    updates: Updates, *, faulty_max: int, selected: int, neighbours: int | None = None, rule: str = "multi_krum"
+    updates: Updates, *, faulty_max: int, selected: int | None, neighbours: int | None = None, rule: str = "multi_krum"
 ) -> tuple[int, ...]:
-    """Return the indices of the ``selected`` rows with the lowest scores, lowest first; arguments as for ``krum``."""
+    """Return the indices of the ``selected`` best rows (None for n - f) by score; arguments as for ``krum``."""
     rows = as_rows(updates, rule=rule)
-    check_count(rule, count=len(rows), faulty_max=faulty_max, needed=2 * max(faulty_max, 0) + 3)
+    check_count(rule, count=len(rows), faulty_max=faulty_max, beyond=3)
     counted = resolve_neighbours(rule, neighbours, count=len(rows), faulty_max=faulty_max)
-    if isinstance(selected, bool) or not isinstance(selected, int) or not 1 <= selected <= len(rows):
+    wanted = len(rows) - faulty_max if selected is None else selected
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= len(rows):
         raise ConfigurationError(
             setting=f"selected of {rule}",
             wanted=f"an integer of 1..{len(rows)}",
-            got=selected,
+            got=wanted,
             do="average at least one row and at most all",
         )
-    order, gram = content_gram(rows, rule=rule)
-    places = krum_order(distances(gram) ** 2, neighbours=counted)
-    return tuple(order[place] for place in places[:selected])
-
-
-def resolve_neighbours(rule: str, neighbours: int | None, *, count: int, faulty_max: int) -> int:
-    """Return the number of neighbours meant; it must leave honest ones among them.
-
-    Raises:
-        ConfigurationError: it is not an integer of max(1, faulty_max)..count - 1.
-    """
-    meant = count - faulty_max - 2 if neighbours is None else neighbours
-    least = max(1, faulty_max)
-    if isinstance(meant, bool) or not isinstance(meant, int) or not least <= meant <= count - 1:
-        raise ConfigurationError(
-            setting=f"neighbours of {rule}",
-            wanted=f"an integer of {least}..{count - 1}",
-            got=meant,
-            do="take n - faulty_max - 2 (Blanchard) or n - faulty_max - 1 (ByzFL)",
-        )
-    return meant
+    order, far = content_distances(rows, rule=rule)
+    places = krum_order(far**2, neighbours=counted)
+    return tuple(order[place] for place in places[:wanted])
 
 
 def _multi_krum(
     rule: str, updates: Updates, *, faulty_max: int, selected: int | None, neighbours: int | None
 ) -> Tensor:
     rows = as_rows(updates, rule=rule)
-    count = max(1, len(rows) - faulty_max) if selected is None else selected
-    chosen = choose_krum_rows(rows, faulty_max=faulty_max, selected=count, neighbours=neighbours, rule=rule)
+    chosen = choose_krum_rows(rows, faulty_max=faulty_max, selected=selected, neighbours=neighbours, rule=rule)
     # In order of their scores, which depends on content only.
     return average_rows([rows[index] for index in chosen])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import content_gram, distances
+from hqde_ref.core.kernels.gram import content_distances
 from hqde_ref.core.kernels.means import average_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.kernels.selections import minimum_diameter_subset
@@ -33,6 +33,6 @@ def minimum_diameter_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     """
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
-    order, gram = content_gram(rows, rule=_RULE)
-    places, _ = minimum_diameter_subset(distances(gram) ** 2, size=len(rows) - faulty_max)
+    order, far = content_distances(rows, rule=_RULE)
+    places, _ = minimum_diameter_subset(far**2, size=len(rows) - faulty_max)
     return average_rows([rows[order[place]] for place in places])

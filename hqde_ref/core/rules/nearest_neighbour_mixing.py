@@ -13,13 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.gram import Gram, centre_row, combine_rows, content_gram, distances
+from hqde_ref.core.kernels.gram import Gram, centre_row, combine_rows, content_gram, distances, row_distances
 from hqde_ref.core.kernels.median_newton import solve_median
 from hqde_ref.core.kernels.mixing import mix_gram, mix_rows, over_mixed_blocks, unmix
 from hqde_ref.core.kernels.order_statistics import mean_of_middle
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.core.kernels.selections import krum_order, nearest_rows
-from hqde_ref.core.rules.krum import resolve_neighbours
+from hqde_ref.core.kernels.selections import krum_order, nearest_rows, resolve_neighbours
 
 __all__ = [
     "mix_nearest_neighbours",
@@ -64,7 +63,7 @@ def mixed_geometric_median(updates: Updates, *, faulty_max: int) -> Tensor:
 def mixed_krum(updates: Updates, *, faulty_max: int, neighbours: int | None = None) -> Tensor:
     """Return the mixed row with the lowest Krum score; arguments and errors as for ``krum``."""
     rule = "mixed_krum"
-    rows, _, gram, matrix = _prepare(rule, updates, faulty_max, needed=2 * max(faulty_max, 0) + 3)
+    rows, _, gram, matrix = _prepare(rule, updates, faulty_max, beyond=3)
     counted = resolve_neighbours(rule, neighbours, count=len(rows), faulty_max=faulty_max)
     best = krum_order(distances(mix_gram(gram, matrix)) ** 2, neighbours=counted)[0]
     return mix_rows(rows, matrix[best : best + 1], centre=centre_row(gram))[0]
@@ -93,13 +92,13 @@ def mixing_matrix(updates: Updates, *, faulty_max: int) -> Tensor:
 
 
 def _prepare(
-    rule: str, updates: Updates, faulty_max: int, needed: int | None = None
+    rule: str, updates: Updates, faulty_max: int, beyond: int = 1
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...], Gram, Tensor]:
     """Return the rows in content order, that order, their Gram matrix, and the mixing matrix."""
     rows = as_rows(updates, rule=rule)
-    check_count(rule, count=len(rows), faulty_max=faulty_max, needed=needed)
+    check_count(rule, count=len(rows), faulty_max=faulty_max, beyond=beyond)
     order, gram = content_gram(rows, rule=rule)
     kept = len(rows) - faulty_max
-    near = nearest_rows(distances(gram) ** 2, count=kept)
+    near = nearest_rows(row_distances([rows[index] for index in order], gram, rule=rule) ** 2, count=kept)
     matrix = torch.zeros_like(gram.cosines).scatter_(1, near, 1.0 / kept)
     return tuple(rows[index] for index in order), order, gram, matrix

@@ -23,7 +23,8 @@ from hqde_ref.errors import ConfigurationError
 __all__ = ["covariance_filter", "covariance_shares", "smallest_spread_mean", "smallest_spread_rows"]
 
 _SUBSETS_MAX = 200_000
-_AT_ONCE = 4096
+_STEPS_MAX = 10_000_000_000  # an eigenvalue of m rows takes some m ** 3: half a minute in all
+_VALUES = 1 << 21  # in the matrices that are decomposed at once
 
 
 def smallest_spread_mean(updates: Updates, *, faulty_max: int) -> Tensor:
@@ -36,7 +37,7 @@ def smallest_spread_mean(updates: Updates, *, faulty_max: int) -> Tensor:
         A new row (d,) of the same dtype and device.
     Raises:
         TooFewContributions: unless n > 2 * faulty_max.
-        ConfigurationError: there are more than 200,000 subsets of n - f rows.
+        ConfigurationError: there are more than 200,000 subsets of m = n - f rows, or 1e10 / m ** 3.
         NotFinite, LayoutError: for rows that do not fit.
     """
     rule = "smallest_spread_mean"
@@ -51,20 +52,21 @@ def smallest_spread_rows(gram: Gram, *, faulty_max: int) -> tuple[int, ...]:
     """Return the places of the n - f rows whose covariance has the smallest largest eigenvalue.
 
     Raises:
-        ConfigurationError: there are more than 200,000 subsets of n - f rows.
+        ConfigurationError: there are more than 200,000 subsets of m = n - f rows, or 1e10 / m ** 3.
     """
     count = len(gram.norms)
     subsets = math.comb(count, faulty_max)
-    if subsets > _SUBSETS_MAX:
+    if subsets > _SUBSETS_MAX or subsets * (count - faulty_max) ** 3 > _STEPS_MAX:
         raise ConfigurationError(
             setting="number of subsets that smallest_spread_mean tries",
             got=subsets,
-            wanted=f"at most {_SUBSETS_MAX}",
+            wanted=f"at most {min(_SUBSETS_MAX, _STEPS_MAX // (count - faulty_max) ** 3)} of {count - faulty_max} rows",
             do="use covariance_filter or another rule",
         )
     products = _products(gram)
     choices = torch.tensor(list(itertools.combinations(range(count), count - faulty_max)))
-    spreads = torch.cat([_largest_eigenvalues(products, part) for part in torch.split(choices, _AT_ONCE)])
+    at_once = max(1, _VALUES // choices.shape[1] ** 2)
+    spreads = torch.cat([_largest_eigenvalues(products, part) for part in torch.split(choices, at_once)])
     best: list[int] = choices[lowest_scores(spreads, 1)[0]].tolist()
     return tuple(best)
 

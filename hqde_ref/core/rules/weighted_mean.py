@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
-from hqde_ref.core.kernels.means import blend_rows, multiply_arena
+from hqde_ref.core.kernels.means import blend_rows, clamp_finite, multiply_arena
 from hqde_ref.core.kernels.rows import (
     Updates,
     as_rows,
@@ -41,7 +41,7 @@ def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[fl
         TooFewContributions, LayoutError, NotFinite, ConfigurationError: for rows or weights that do not fit.
     """
     rows = as_rows(updates, rule=_RULE)
-    check_count(_RULE, count=len(rows), faulty_max=faulty_max, needed=1)
+    check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=0)
     return exact_weighted_mean(rows, check_weights(_RULE, weights, count=len(rows)))
 
 
@@ -62,4 +62,5 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
     if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
         require_finite(_RULE, rows)
+        clamp_finite(result)
     return result
