@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hqde_ref.errors import ConfigurationError, ScenarioError, WireError
+from hqde_ref.errors import ConfigurationError, RuntimeFault, ScenarioError, WireError
 from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_all, summarise, trace_name, write_folder
 from simulator.printing import print_execution
 from simulator.progress import telling
@@ -114,8 +114,8 @@ def run(
 ) -> None:
     """Run a scenario: as written, with a mean instead of its rule, and without its faults.
 
-    Every law the scenario names is checked; a fault that never fired makes the run vacuous (exit code 2). Ctrl-C writes
-    what is done so far and exits with 130.
+    Every law the scenario names is checked; a fault that never fired makes the run vacuous (exit code 2). After
+    Ctrl-C, or when live Ray fails, the variants that were run to their end are shown and written all the same.
     """
     if address is not None:
         _require_address(address, on)
@@ -124,17 +124,21 @@ def run(
         scenario = scenario.model_copy(update={"seed": seed})
     require_folder("--out", out_dir)
     require_file("--json", json_file)
-    execution, interrupted = _execute(scenario, on, address)
+    execution, cut_short = _execute(scenario, on, address)
     print_execution(out, execution)
     if out_dir is not None:
         write_folder(execution, out_dir, scenario_text=_with_seed(text, scenario.seed))
     if json_file is not None:
         write_text(json_file, json.dumps(summarise(execution), indent=2, ensure_ascii=False) + "\n")
     if out_dir is not None:
-        out.print(f"Written to {out_dir}. See it: hqde-sim report {out_dir}", highlight=False, soft_wrap=True)
-    if interrupted:
-        err.print("Interrupted: only what was done is shown.")
-    raise typer.Exit(INTERRUPTED if interrupted else exit_code(execution))
+        see = f" See it: hqde-sim report {out_dir}" if execution.traces else ""
+        out.print(f"Written to {out_dir}.{see}", highlight=False, soft_wrap=True)
+    if isinstance(cut_short, RuntimeFault):
+        raise cut_short
+    if cut_short is not None:
+        err.print("Interrupted: only variants that were run to their end are shown.")
+        raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(exit_code(execution))
 
 
 def _require_address(address: str, on: World) -> None:
@@ -160,8 +164,10 @@ def _with_seed(text: str, seed: int) -> str:
     return f"{text.rstrip()}\n{line}\n"
 
 
-def _execute(scenario: Scenario, on: World, address: str | None) -> tuple[Execution, bool]:
-    """What was run, and whether Ctrl-C cut it short."""
+def _execute(
+    scenario: Scenario, on: World, address: str | None
+) -> tuple[Execution, KeyboardInterrupt | RuntimeFault | None]:
+    """What was run, and what cut it short."""
     worlds = 2 if on is World.both else 1
     done: list[tuple[Run, Trace]] = []
     rounds = scenario.workload.rounds
@@ -177,9 +183,9 @@ def _execute(scenario: Scenario, on: World, address: str | None) -> tuple[Execut
                 scenario, on=on.value, address=address, progress=begin, say=partial(tell, at_once=True)
             ):
                 done.append(pair)  # one by one: what is done stays when the next is cut short
-        except KeyboardInterrupt:
-            return conclude(scenario, done), True
-    return conclude(scenario, done), False
+        except (KeyboardInterrupt, RuntimeFault) as error:
+            return conclude(scenario, done), error
+    return conclude(scenario, done), None
 
 
 @app.command()

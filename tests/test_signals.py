@@ -149,7 +149,7 @@ def test_a_live_run_ended_from_outside_keeps_what_is_done_and_leaves_nothing_beh
         process.send_signal(number)
         told += process.communicate(timeout=100)[1]
     assert process.returncode == 130, told
-    assert "Interrupted: only what was done is shown." in told
+    assert "Interrupted: only variants that were run to their end are shown." in told
     assert "received at time" not in told, "Ray's dump of its stack"
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["scenario"] == "paused"
     assert (tmp_path / "out" / "summary.json").exists()
