@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import nnls  # scipy comes with scikit-learn
 from torch import Tensor
 
 from hqde_ref.core.rules import RULES, SYMMETRIES, Rule, certify, get_rule
@@ -161,6 +162,36 @@ def test_results_stay_in_the_range_of_all_rows(rule: Rule) -> None:
         result = rule.aggregate(rows, faulty_max=2)
         slack = 1e-9 * rows.abs().max()
         assert bool(((result >= rows.amin(dim=0) - slack) & (result <= rows.amax(dim=0) + slack)).all())
+
+
+def away_from_hull(point: Tensor, rows: Tensor) -> float:
+    """How far the nearest combination of the rows is, with weights of at least 0 and of sum 1, in units of the rows.
+
+    The last coordinate asks for the sum; the point is in the convex hull if nothing is left.
+    """
+    unit = rows.abs().max()
+    table = torch.cat([rows / unit, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=1)
+    wanted = torch.cat([point / unit, torch.ones(1, dtype=rows.dtype)])
+    return float(nnls(table.T.numpy(), wanted.numpy())[1])
+
+
+@pytest.mark.parametrize("rule", having("hull"))
+def test_results_stay_in_the_convex_hull_of_all_rows(rule: Rule) -> None:
+    for faulty in (1, 2):
+        for seed in range(10):
+            rows = seeded(11, 6, seed=seed)
+            rows[:faulty] *= 10.0 ** (seed - 4)
+            assert away_from_hull(rule.aggregate(rows, faulty_max=faulty), rows) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["coordinate_median", "trimmed_mean", "mean_around_median"])
+def test_rules_that_go_by_coordinates_leave_the_hull(name: str) -> None:
+    """The unit vectors span a simplex; every coordinate's middle is 0, and the sum of the coordinates should be 1."""
+    rows = torch.eye(5, dtype=torch.float64)
+    result = RULES[name].aggregate(rows, faulty_max=1)
+    assert result.tolist() == [0.0] * 5
+    assert away_from_hull(result, rows) > 0.4
+    assert "hull" not in RULES[name].symmetries
 
 
 @pytest.mark.parametrize("rule", having("honest_box"))
