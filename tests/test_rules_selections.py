@@ -102,12 +102,14 @@ def test_the_minimum_diameter_is_the_least_over_all_subsets(count: int) -> None:
 
 
 def test_the_minimum_diameter_bound_is_attained() -> None:
-    """Two honest groups at distance 1, the faulty rows 1 beyond: error 2f / (n - f) of the diameter, ratio 1.000."""
-    rows = torch.tensor([0.0] * 2 + [1.0] * 5 + [2.0] * 2, dtype=torch.float64)[:, None]
-    honest, kept = rows[:7].mean(), rows[2:].mean()
-    assert float(kept - honest) == pytest.approx(2 * 2 / 7 * 1.0)
+    """Two honest groups at distance 1, the faulty rows a hair less beyond: error 2f / (n - f) of the diameter."""
+    rows = torch.tensor([0.0] * 2 + [1.0] * 5 + [2.0 - 2.0**-24] * 2, dtype=torch.float64)[:, None]
+    error = float(minimum_diameter_mean(rows, faulty_max=2) - rows[:7].mean())
+    assert error / (2 * 2 / 7 * 1.0) == pytest.approx(1.0, abs=1e-6)
     squares = torch.from_numpy(slow_squares(rows))
-    assert float(squares[2:, 2:].max()) == minimum_diameter_subset(squares, size=7)[1]
+    kept, diameter = minimum_diameter_subset(squares, size=7)
+    assert kept == (2, 3, 4, 5, 6, 7, 8)
+    assert diameter == pytest.approx(float(squares[2:, 2:].max()), rel=1e-11)
 
 
 def test_rounding_makes_ties_of_nearly_equal_scores() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from hqde_ref.core.rules import RULES, Rule
 
 KEPT = Path(__file__).with_suffix(".json")
-SIZES = ((7, 1), (7, 2), (10, 3), (11, 3))
+SIZES = ((5, 2), (7, 1), (7, 2), (7, 3), (9, 4), (10, 3), (11, 3))  # f up to n / 3 and up to n / 2
 STEPS = 1500
 
 
