@@ -49,14 +49,15 @@ def partial_gram(rows: Sequence[Tensor]) -> tuple[Tensor, int]:
         ConfigurationError: for values beyond 1e150, whose products a float64 does not hold.
     """
     if rows[0].numel() == 0:
-        return torch.zeros(len(rows), len(rows), dtype=torch.float64), 0
+        return torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device), 0
     order, gram = content_gram(rows, rule="sharded round")
-    lengths = gram.lengths * torch.exp2(torch.tensor(gram.exponents, dtype=torch.float64))
+    exponents = torch.tensor(gram.exponents, dtype=torch.float64, device=gram.lengths.device)
+    lengths = gram.lengths * torch.exp2(exponents)
     if float(lengths.max()) > _LARGEST:
         raise ConfigurationError(
             setting="values of a sharded round", wanted="at most 1e150", got=float(lengths.max()), do="scale them"
         )
-    places = torch.argsort(torch.tensor(order))
+    places = torch.argsort(torch.tensor(order, device=gram.lengths.device))
     products = gram.cosines * lengths[:, None] * lengths
     return products[places][:, places], order[centre_row(gram)]
 
@@ -127,7 +128,8 @@ def blend(rows: Sequence[Tensor], multipliers: Sequence[float], *, centre: int) 
 
 
 def _blend(rows: Sequence[Tensor], multipliers: Sequence[float], centre: int, dtype: torch.dtype) -> Tensor:
-    weights, result = torch.tensor(multipliers, dtype=dtype), new_row(rows[0], dtype=dtype)
+    weights = torch.tensor(multipliers, dtype=dtype, device=rows[0].device)
+    result = new_row(rows[0], dtype=dtype)
     for low, high, block in centred_blocks(rows, centre, (0,) * len(rows), dtype=dtype):
         torch.mv(block.T, weights, out=result[low:high]).add_(rows[centre][low:high])
     return result
