@@ -99,6 +99,10 @@ class _Errand:
         self.out.append(call)
         return True
 
+    def may_hedge(self, seats: Sequence[str]) -> bool:
+        """Whether somebody is left to ask as well; those that failed do not count, they are struck off."""
+        return len(self.out) < ATTEMPTS and not set(seats).issubset(self.asked)
+
 
 class _Trip:
     """What an ask brought home, summed up over its errands."""
@@ -159,7 +163,7 @@ def ask_somewhere(
         for errand in waiting:
             if not errand.out and not errand.send(seats):
                 return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
-        may_hedge = any(len(errand.asked) < min(ATTEMPTS, len(seats)) for errand in waiting)
+        may_hedge = any(errand.may_hedge(seats) for errand in waiting)
         for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at) if may_hedge else until):
             trip.note(errand, call, answer.reply)
         if trip.lost:
@@ -196,6 +200,6 @@ def _hedge(silent: Sequence[_Errand], seats: list[str]) -> frozenset[str]:
     slow = frozenset(call.node for errand in silent for call in errand.out)
     seats[:] = [seat for seat in seats if seat not in slow] + [seat for seat in seats if seat in slow]
     for errand in silent:
-        if len(errand.asked) < ATTEMPTS:
+        if errand.may_hedge(seats):
             errand.send(seats)
     return slow
