@@ -102,7 +102,7 @@ def test_a_host_that_dies_or_hangs_costs_its_members_only_while_it_alone_has_the
     reason = "crashed" if fault == "crash" else "late"
     assert verdict.missing == (dict.fromkeys(HONEST.beside("h1"), reason) if stage in holds_rows else {})
     if policy is TREE:
-        assert verdict.digests == HONEST.mean_digests(verdict.used, 1), "exact for those that are left"
+        assert verdict.digests == HONEST.mean_digests(verdict.used, 1, number=1), "exact for those that are left"
     if fault == "crash":
         world.restart("h1")
     else:
@@ -120,7 +120,7 @@ def test_a_crowd_without_a_usable_member_leaves_the_others_exact() -> None:
         assert isinstance(verdict, Accepted), verdict
         assert sorted(verdict.rejected) == list(bad.beside("h2"))
         if policy is TREE:
-            assert verdict.digests == bad.mean_digests(verdict.used, 1)
+            assert verdict.digests == bad.mean_digests(verdict.used, 1, number=1)
 
 
 def test_when_no_crowd_answers_the_round_is_refused_and_everybody_is_named() -> None:
@@ -183,7 +183,7 @@ def test_a_lost_partial_sum_is_made_again_and_costs_nobody() -> None:
     runtime = Tampering(Local(HONEST.nodes()), lose="/sum:")
     verdict = training_round(runtime, HONEST.plan(runtime, TREE))
     assert isinstance(verdict, Accepted), verdict
-    assert verdict.digests == HONEST.mean_digests(MEMBERS, 1)
+    assert verdict.digests == HONEST.mean_digests(MEMBERS, 1, number=1)
 
 
 @pytest.mark.parametrize("policy", [ROBUST, SHARDED], ids=["flat", "sharded"])
