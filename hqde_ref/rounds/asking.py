@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hqde_ref.messages import LATE, Answer, Call, Failed, Reply, Request, Runtime, message
 from hqde_ref.rounds.plans import RoundPlan, Seat
 
-__all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
+__all__ = ["LOAD_SHARE", "TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it

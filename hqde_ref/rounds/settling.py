@@ -5,7 +5,8 @@ Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
@@ -31,24 +32,35 @@ Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
 
 def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
-    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile.
+
+    A lost partial sum or result names nobody: the next turn makes it anew from the leaves that are left, and a refusal
+    says which were lost.
+    """
+    made: set[str] = set()
     for _ in range(len(plan.members) + 1):
         match attempt(gathered):
             case Lost(keys=keys):
                 gone = {
                     c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
                 }
-                # A lost partial sum names nobody: the next turn makes it anew from the leaves that are left.
+                made |= keys - {p.key for c in gathered.contributions for p in c.payloads}
                 gathered = Gathered(
                     contributions=tuple(c for c in gathered.contributions if c.worker not in gone),
                     rejected=gathered.rejected,
                     missing={**gathered.missing, **gone},
                 )
             case Unserved(reason=reason):
-                return refuse(plan, gathered, reason)
+                return refuse(plan, gathered, _tell(reason, made))
+            case Refused(reason=reason) as refused:
+                return dataclasses.replace(refused, reason=_tell(reason, made))
             case verdict:
                 return verdict
-    return refuse(plan, gathered, "payloads kept getting lost")
+    return refuse(plan, gathered, _tell("payloads kept getting lost", made))
+
+
+def _tell(reason: str, lost: Collection[str]) -> str:
+    return f"{reason}; lost on the way: {', '.join(sorted(lost))}" if lost else reason
 
 
 def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
