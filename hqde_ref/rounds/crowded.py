@@ -53,7 +53,9 @@ def _robust(desk: Desk, roll: Roll, gathered: Gathered) -> Verdict | Lost | Unse
         return bad
     refused = {c.worker: bad[p.key] for c in gathered.contributions for p in c.payloads if p.key in bad}
     screened = _without(gathered, rejected=refused, missing={})
-    return robust_shards(desk, screened) if desk.plan.policy.topology == "sharded" else resolve_screened(desk, screened)
+    if desk.plan.policy.topology == "sharded":
+        return robust_shards(desk, screened, roll.tops)
+    return resolve_screened(desk, screened)
 
 
 def _check_arenas(desk: Desk, roll: Roll, contributions: Iterable[Contribution]) -> dict[str, str] | Lost | Unserved:

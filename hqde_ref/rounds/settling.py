@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.packing import fingerprint, packed_bytes
-from hqde_ref.core.screening import find_too_heavy
+from hqde_ref.core.screening import find_too_heavy, find_too_large
 from hqde_ref.messages import Claim, Contribution, Layout, Payload, Refused, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
@@ -25,6 +25,7 @@ __all__ = [
     "screen_groups",
     "settle",
     "without_heavy",
+    "without_large",
     "without_rejected",
 ]
 
@@ -141,6 +142,11 @@ def without_heavy(plan: RoundPlan, gathered: Gathered, tops: Mapping[str, Sequen
         return gathered
     mine = {c.worker: tops[c.worker] for c in gathered.contributions}
     return _reject(gathered, find_too_heavy(mine, masses_of(plan, gathered.contributions)))
+
+
+def without_large(gathered: Gathered, tops: Mapping[str, Sequence[float]]) -> Gathered:
+    """Move those whose values cannot be multiplied to the rejected; for rules that look at distances in shards."""
+    return _reject(gathered, find_too_large({c.worker: tops[c.worker] for c in gathered.contributions}))
 
 
 def _reject(gathered: Gathered, refused: Mapping[str, str]) -> Gathered:
