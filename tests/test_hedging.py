@@ -150,4 +150,4 @@ def test_a_lost_payload_is_told_at_once_even_if_another_aggregator_hangs() -> No
             gone = Failed(reason="payload lost", definite=True, lost=("w3.0/1/0",))
             return tuple(Answer(node=call.node, reply=gone) for call in calls)
 
-    assert _ask(Losing()) == Lost(keys=frozenset({"w3.0/1/0"}))
+    assert _ask(Losing()) == Lost(reasons={"w3.0/1/0": "payload lost"})

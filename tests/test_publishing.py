@@ -73,6 +73,9 @@ class Losing:
         self._made += [payload for answer in answers for payload in payloads_of(answer.reply)]
         return answers
 
+    def told(self) -> str:
+        return ", ".join(f"{key} (payload lost)" for key in sorted(self.lost))
+
     def _lose(self, payload: Payload) -> Payload:
         gone = any(payload.ref is ref for ref in self._gone)
         return dataclasses.replace(payload, ref=GONE) if gone else payload
@@ -112,7 +115,7 @@ def test_a_result_that_is_lost_again_and_again_is_refused_by_name_and_the_state_
     second = training_round(runtime, ensemble.plan(runtime, policy, number=2, after=first))
     assert runtime.now() <= began + policy.round_within_s
     assert isinstance(second, Refused), second
-    assert second.reason == f"payloads kept getting lost; lost on the way: {', '.join(sorted(runtime.lost))}"
+    assert second.reason == f"payloads kept getting lost; lost on the way: {runtime.told()}"
     assert accounts(second) == sorted(ensemble.members)
     _check_whole(runtime, ensemble, policy, first)
 
@@ -125,7 +128,7 @@ def test_a_result_that_is_lost_with_all_contributions_is_refused_by_name(way: st
     second = training_round(runtime, ensemble.plan(runtime, policy, number=2, after=first))
     assert isinstance(second, Refused), second
     assert second.reason.startswith(policy.rule)
-    assert second.reason.endswith(f"; lost on the way: {', '.join(sorted(runtime.lost))}")
+    assert second.reason.endswith(f"; lost on the way: {runtime.told()}")
     assert second.missing == dict.fromkeys(ensemble.members, "payload lost")
     _check_whole(runtime, ensemble, policy, first)
 

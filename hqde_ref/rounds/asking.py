@@ -22,9 +22,9 @@ ATTEMPTS = 5  # of a request that nobody answers; one that fails goes on to ever
 
 @message
 class Lost:
-    """Payloads that a request named and that are gone; the story has to go on without them."""
+    """Payloads that a request named and that could not be had, by key, and why; the story has to go on without them."""
 
-    keys: frozenset[str]
+    reasons: Mapping[str, str]
 
 
 @message
@@ -108,15 +108,15 @@ class _Trip:
     """What an ask brought home, summed up over its errands."""
 
     def __init__(self) -> None:
-        self.lost: set[str] = set()
+        self.lost: dict[str, str] = {}
         self.failed: list[str] = []
         self.reason = "no time was left"
         self.refusal: str | None = None
 
     def note(self, errand: _Errand, call: Call, reply: Reply) -> None:
         match reply:
-            case Failed(lost=keys) if keys:
-                self.lost.update(keys)
+            case Failed(lost=keys, reason=reason) if keys:
+                self.lost |= dict.fromkeys(keys, reason)
             case Failed(refused=True, reason=reason):
                 self.refusal = f"{call.node} refused its work: {reason.removesuffix('.')}"
             case Failed() as failure:
@@ -167,7 +167,7 @@ def ask_somewhere(
         for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at) if may_hedge else until):
             trip.note(errand, call, answer.reply)
         if trip.lost:
-            return Lost(keys=frozenset(trip.lost))
+            return Lost(reasons=trip.lost)
         if trip.refusal is not None:  # no other aggregator would take it either
             return Unserved(reason=trip.refusal)
         _strike(seats, trip.failed)

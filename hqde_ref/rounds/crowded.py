@@ -32,7 +32,7 @@ from hqde_ref.rounds.flat import resolve_screened
 from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.robust import accept_shards, robust_shards
-from hqde_ref.rounds.settling import masses_of, refuse, settle, without_heavy
+from hqde_ref.rounds.settling import masses_of, refuse, settle, tell_lost, without_heavy
 
 __all__ = ["crowded_round"]
 
@@ -111,8 +111,8 @@ def _mean(desk: Desk, roll: Roll, gathered: Gathered) -> Verdict:
             case Lost() if losses < _LOSSES_MAX:
                 losses += 1
                 done.clear()  # a lost partial sum names nobody: the crowds make it again
-            case Lost():
-                return refuse(plan, gathered, "payloads kept getting lost")
+            case Lost(reasons=reasons):
+                return refuse(plan, gathered, tell_lost("payloads kept getting lost", reasons))
             case Unserved(reason=reason):
                 return refuse(plan, gathered, f"no aggregator did its work in time ({reason})")
             case _:

@@ -1,4 +1,6 @@
-"""What flat and tree rounds share: screening at aggregators, and going round again when a payload is lost.
+"""What all rounds share: going round again when a payload is lost, refusals, and moving members out of what is used.
+
+Those that hold whole contributions also share their screening at aggregators.
 
 Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 """
@@ -6,7 +8,7 @@ Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
@@ -24,6 +26,7 @@ __all__ = [
     "rows_of",
     "screen_groups",
     "settle",
+    "tell_lost",
     "without_heavy",
     "without_large",
     "without_rejected",
@@ -38,30 +41,33 @@ def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
     A lost partial sum or result names nobody: the next turn makes it anew from the leaves that are left, and a refusal
     says which were lost.
     """
-    made: set[str] = set()
+    made: dict[str, str] = {}
     for _ in range(len(plan.members) + 1):
         match attempt(gathered):
-            case Lost(keys=keys):
+            case Lost(reasons=reasons):
                 gone = {
-                    c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
+                    c.worker: reasons[p.key] for c in gathered.contributions for p in c.payloads if p.key in reasons
                 }
-                made |= keys - {p.key for c in gathered.contributions for p in c.payloads}
+                given = {p.key for c in gathered.contributions for p in c.payloads}
+                made |= {key: reason for key, reason in reasons.items() if key not in given}
                 gathered = Gathered(
                     contributions=tuple(c for c in gathered.contributions if c.worker not in gone),
                     rejected=gathered.rejected,
                     missing={**gathered.missing, **gone},
                 )
             case Unserved(reason=reason):
-                return refuse(plan, gathered, _tell(reason, made))
+                return refuse(plan, gathered, tell_lost(reason, made))
             case Refused(reason=reason) as refused:
-                return dataclasses.replace(refused, reason=_tell(reason, made))
+                return dataclasses.replace(refused, reason=tell_lost(reason, made))
             case verdict:
                 return verdict
-    return refuse(plan, gathered, _tell("payloads kept getting lost", made))
+    return refuse(plan, gathered, tell_lost("payloads kept getting lost", made))
 
 
-def _tell(reason: str, lost: Collection[str]) -> str:
-    return f"{reason}; lost on the way: {', '.join(sorted(lost))}" if lost else reason
+def tell_lost(reason: str, lost: Mapping[str, str]) -> str:
+    """The reason of a refusal, with the payloads that were lost before it, by key, and why."""
+    told = [f"{key} ({why})" for key, why in sorted(lost.items())]
+    return f"{reason}; lost on the way: {', '.join(told)}" if lost else reason
 
 
 def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:

@@ -113,13 +113,14 @@ def _publish(
     here = sum(not present.isdisjoint(members) for members in groups.values())
     adopt = Adopt(round=plan.round, state=result.payloads, digests=result.digests)
     calls = [Call(node=node, request=adopt, until=now + LOAD_SHARE * left) for node in groups]
-    lost: set[str] = set()
+    lost: dict[str, str] = {}
     for enough, wait in ((here, min(until, now + plan.policy.hedge_after_s)), (1, until - PUBLISH_SHARE * left)):
         answers = runtime.ask(calls, enough=enough, until=wait)
         if any(isinstance(answer.reply, Adopted) for answer in answers):
             return None
-        lost |= {key for answer in answers if isinstance(answer.reply, Failed) for key in answer.reply.lost}
+        failures = [answer.reply for answer in answers if isinstance(answer.reply, Failed)]
+        lost |= {key: failure.reason for failure in failures for key in failure.lost}
         calls = [call for call, answer in zip(calls, answers, strict=True) if answer.reply == LATE]
         if not calls:
             break
-    return Lost(keys=frozenset(lost)) if lost else None
+    return Lost(reasons=lost) if lost else None
