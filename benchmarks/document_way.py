@@ -31,7 +31,7 @@ class _Process:
     def __init__(self, members: Sequence[str], seed: int, floats: int) -> None:
         torch.set_num_threads(1)
         layout = synthetic_layout(floats)
-        packed = {member: synthetic_row(member, seed=seed, floats=floats) for member in members}
+        packed = {member: synthetic_row(member, seed=seed, floats=floats, round_number=0) for member in members}
         self._weights = {
             member: {name: tensor.clone() for name, tensor in unpack(row, layout).items()}
             for member, row in packed.items()

@@ -40,8 +40,10 @@ Row = dict[str, Any]
 def rows(quick: bool) -> list[Row]:
     """All measurements. ``quick`` makes everything a tenth of its size, to see that it runs."""
     small = 10 if quick else 1
-    sixty_four = Ensemble(members=numbered(64), hosts=HOSTS, floats=1_000_000 // small)
-    thousand = Ensemble(members=numbered(1000 // small), hosts=HOSTS, floats=100_000 // small, crowds=True)
+    sixty_four = Ensemble(members=numbered(64), hosts=HOSTS, floats=1_000_000 // small, lasting=True)
+    thousand = Ensemble(
+        members=numbered(1000 // small), hosts=HOSTS, floats=100_000 // small, crowds=True, lasting=True
+    )
     repeats = 2 if quick else 5
     found = [*_sixty_four(sixty_four, repeats), *_thousand(thousand, repeats)]
     return [*found, *_reducer_memory(sixty_four)]
@@ -102,7 +104,7 @@ def _distance(row: Tensor, truth: Tensor) -> float:
 
 def _sixty_four(ensemble: Ensemble, repeats: int) -> list[Row]:
     layout = synthetic_layout(ensemble.floats)
-    packed = ensemble.packed(ensemble.members)
+    packed = ensemble.packed(ensemble.members, number=0)
     floats = [split_rows(row, layout)[0] for row in packed]
     truth = exact_weighted_mean(floats, blocks=float_blocks(layout))
     policies = {
@@ -177,7 +179,7 @@ def _row(bench: str, ensemble: Ensemble, who: str, seconds: Mapping[str, float],
 
 def _thousand(ensemble: Ensemble, repeats: int) -> list[Row]:
     layout = synthetic_layout(ensemble.floats)
-    floats = [split_rows(row, layout)[0] for row in ensemble.packed(ensemble.members)]
+    floats = [split_rows(row, layout)[0] for row in ensemble.packed(ensemble.members, number=0)]
     truth = exact_weighted_mean(floats, blocks=float_blocks(layout))
     robust = dataclasses.replace(_MEDIAN, topology="sharded", shards=HOSTS, faulty_max=(len(ensemble.members) - 1) // 3)
     with OnRay(ensemble.nodes(), store_bytes=6 << 30) as runtime:

@@ -58,7 +58,11 @@ class Beginner:
 
 @message
 class Ensemble:
-    """Members in contiguous runs on hosts h0, h1, ...; with an aggregator each, or, ``apart``, on a host of its own."""
+    """Members in contiguous runs on hosts h0, h1, ...; with an aggregator each, or, ``apart``, on a host of its own.
+
+    If they are ``lasting``, they give in all rounds what they give in round 0, so that a benchmark does not time the
+    making of it.
+    """
 
     members: tuple[str, ...]
     hosts: int
@@ -66,6 +70,7 @@ class Ensemble:
     lies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     crowds: bool = False
     apart: bool = False
+    lasting: bool = False
 
     def host_of(self, member: str) -> str:
         return f"h{self.members.index(member) * self.hosts // len(self.members)}"
@@ -74,7 +79,8 @@ class Ensemble:
         return tuple(member for member in self.members if self.host_of(member) == host)
 
     def spec(self, member: str) -> SyntheticSpec:
-        return SyntheticSpec(name=member, seed=SEED, floats=self.floats, lie=self.lies.get(member))
+        lie = self.lies.get(member)
+        return SyntheticSpec(name=member, seed=SEED, floats=self.floats, lie=lie, lasting=self.lasting)
 
     def nodes(self) -> dict[str, tuple[NodeSpec, ...]]:
         found: dict[str, tuple[NodeSpec, ...]] = {}
@@ -112,13 +118,17 @@ class Ensemble:
             crowds=tuple(Crowding(node=f"c{h[1:]}", members=self.beside(h)) for h in hosts) if self.crowds else (),
         )
 
-    def packed(self, members: Sequence[str]) -> list[Tensor]:
-        return [synthetic_row(member, seed=SEED, floats=self.floats, lie=self.lies.get(member)) for member in members]
+    def packed(self, members: Sequence[str], *, number: int) -> list[Tensor]:
+        """What these contribute to the round of this number."""
+        number = 0 if self.lasting else number
+        return [
+            synthetic_row(m, seed=SEED, floats=self.floats, round_number=number, lie=self.lies.get(m)) for m in members
+        ]
 
-    def mean_digests(self, used: Sequence[str], shards: int) -> tuple[str, ...]:
-        """Digests of the exact mean of these, computed flat and here."""
+    def mean_digests(self, used: Sequence[str], shards: int, *, number: int) -> tuple[str, ...]:
+        """Digests of the exact mean of these in the round of this number, computed flat and here."""
         layout = synthetic_layout(self.floats)
-        rows, integers = zip(*(split_rows(row, layout) for row in self.packed(used)), strict=True)
+        rows, integers = zip(*(split_rows(row, layout) for row in self.packed(used, number=number)), strict=True)
         mean = exact_weighted_mean(list(rows), blocks=float_blocks(layout))
         middle = torch.stack(integers).sort(dim=0).values[(len(used) - 1) // 2]
         return tuple(map(digest, cut(merge_rows(mean, middle, layout), layout, shards)))

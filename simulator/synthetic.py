@@ -1,4 +1,6 @@
-"""Workers that do not train: each contributes a row that its name and a seed give, so anybody can compute the result.
+"""Workers that do not train: each contributes a row that its name, the round and a seed give.
+
+So anybody can compute the result, and a contribution to another round shows in it.
 
 For benchmarks and for faults at sizes where training would be all one sees. They keep the laws of a worker: the state
 must have been adopted, digests are made of what is sent, the same request gives the same contribution.
@@ -27,7 +29,7 @@ from hqde_ref.messages import (
     Train,
     message,
 )
-from simulator.streams import seed_of
+from simulator.streams import seed_of, stream
 
 __all__ = ["Synthetic", "SyntheticSpec", "first_state", "synthetic_layout", "synthetic_row"]
 
@@ -46,8 +48,14 @@ def synthetic_layout(floats: int) -> Layout:
     )
 
 
-def synthetic_row(name: str, *, seed: int, floats: int, lie: str | None = None) -> Tensor:
-    """The packed row of a worker: the common centre and its own noise. A ``lie`` is "far" or "nan"."""
+def synthetic_row(name: str, *, seed: int, floats: int, round_number: int, lie: str | None = None) -> Tensor:
+    """The packed row of a worker in a round. A ``lie`` is "far" or "nan"."""
+    row = _lasting_row(name, seed=seed, floats=floats, lie=lie)
+    return _in_round(row, name, seed=seed, round_number=round_number)
+
+
+def _lasting_row(name: str, *, seed: int, floats: int, lie: str | None) -> Tensor:
+    """What is the same in all rounds: the common centre and the worker's own noise."""
     centre = torch.randn(floats, generator=torch.Generator().manual_seed(seed_of(seed, "centre")))
     noise = torch.randn(floats, generator=torch.Generator().manual_seed(seed_of(seed, "noise", name)))
     row = centre + SPREAD * noise
@@ -55,7 +63,13 @@ def synthetic_row(name: str, *, seed: int, floats: int, lie: str | None = None) 
         row = -10.0 * row
     if lie == "nan":
         row[floats // 2] = math.nan
-    return merge_rows(row, torch.tensor([len(name)]), synthetic_layout(floats))
+    return row
+
+
+def _in_round(row: Tensor, name: str, *, seed: int, round_number: int) -> Tensor:
+    """All coordinates moved by a step that only this worker makes and only in this round: one pass, no new noise."""
+    step = SPREAD * stream(seed, "step", name, round_number).uniform(-1.0, 1.0)
+    return merge_rows(row + step, torch.tensor([len(name)]), synthetic_layout(row.numel()))
 
 
 def first_state(floats: int, shards: int) -> tuple[tuple[Payload, ...], tuple[str, ...]]:
@@ -68,25 +82,28 @@ def first_state(floats: int, shards: int) -> tuple[tuple[Payload, ...], tuple[st
 
 @message
 class SyntheticSpec:
-    """A synthetic worker as data."""
+    """A synthetic worker as data; one that is ``lasting`` gives the row of round 0 in all rounds, made beforehand."""
 
     name: str
     seed: int = 0
     floats: int = 1000
     lie: str | None = None
+    lasting: bool = False
 
     def build(self, incarnation: int, /) -> Synthetic:
         return Synthetic(self, incarnation)
 
 
 class Synthetic:
-    """Holds its row and the digests of the state it adopted."""
+    """Holds what lasts of its row, and the digests of the state it adopted."""
 
     def __init__(self, spec: SyntheticSpec, incarnation: int) -> None:
         self._name = spec.name
+        self._seed = spec.seed
         self._incarnation = incarnation
         self._layout = synthetic_layout(spec.floats)
-        self._packed = synthetic_row(spec.name, seed=spec.seed, floats=spec.floats, lie=spec.lie)
+        self._row = _lasting_row(spec.name, seed=spec.seed, floats=spec.floats, lie=spec.lie)
+        self._packed = self._packed_in(0) if spec.lasting else None
         self._base: tuple[str, ...] | None = None
         self._done: tuple[Train, Contribution] | None = None
 
@@ -111,9 +128,13 @@ class Synthetic:
         self._base = found
         return Adopted(worker=self._name, round=request.round, incarnation=self._incarnation)
 
+    def _packed_in(self, round_number: int) -> Tensor:
+        return _in_round(self._row, self._name, seed=self._seed, round_number=round_number)
+
     def _contribute(self, request: Train) -> Contribution:
         source = f"{self._name}.{self._incarnation}/{request.round}"
-        payloads, digests = name_pieces(source, cut(self._packed, self._layout, request.shards))
+        packed = self._packed_in(request.round) if self._packed is None else self._packed
+        payloads, digests = name_pieces(source, cut(packed, self._layout, request.shards))
         return Contribution(
             round=request.round,
             worker=self._name,

@@ -6,23 +6,39 @@ import dataclasses
 from collections.abc import Sequence
 
 import pytest
+import torch
 from torch import Tensor
 
+from hqde_ref.core.packing import fingerprint, pack
+from hqde_ref.core.sharding import cut, name_pieces
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
     Accepted,
+    Adopt,
+    Adopted,
     Answer,
     Call,
+    Contribution,
+    Entry,
     Failed,
+    Layout,
     Mustered,
+    NodeSpec,
     Payload,
     Policy,
     Refused,
+    Reply,
+    Request,
     Runtime,
+    Train,
+    Verdict,
+    message,
     payloads_of,
     replace_payloads,
 )
-from hqde_ref.rounds.plans import Crowding
+from hqde_ref.nodes.aggregator import AggregatorSpec
+from hqde_ref.nodes.crowd import CrowdSpec
+from hqde_ref.rounds.plans import Crowding, RoundPlan, Seat
 from hqde_ref.rounds.training import training_round
 from hqde_ref.runtimes.local import Local
 from simulator.adversary import Moments
@@ -102,7 +118,7 @@ def test_a_host_that_dies_or_hangs_costs_its_members_only_while_it_alone_has_the
     reason = "crashed" if fault == "crash" else "late"
     assert verdict.missing == (dict.fromkeys(HONEST.beside("h1"), reason) if stage in holds_rows else {})
     if policy is TREE:
-        assert verdict.digests == HONEST.mean_digests(verdict.used, 1), "exact for those that are left"
+        assert verdict.digests == HONEST.mean_digests(verdict.used, 1, number=1), "exact for those that are left"
     if fault == "crash":
         world.restart("h1")
     else:
@@ -120,7 +136,7 @@ def test_a_crowd_without_a_usable_member_leaves_the_others_exact() -> None:
         assert isinstance(verdict, Accepted), verdict
         assert sorted(verdict.rejected) == list(bad.beside("h2"))
         if policy is TREE:
-            assert verdict.digests == bad.mean_digests(verdict.used, 1)
+            assert verdict.digests == bad.mean_digests(verdict.used, 1, number=1)
 
 
 def test_when_no_crowd_answers_the_round_is_refused_and_everybody_is_named() -> None:
@@ -183,7 +199,7 @@ def test_a_lost_partial_sum_is_made_again_and_costs_nobody() -> None:
     runtime = Tampering(Local(HONEST.nodes()), lose="/sum:")
     verdict = training_round(runtime, HONEST.plan(runtime, TREE))
     assert isinstance(verdict, Accepted), verdict
-    assert verdict.digests == HONEST.mean_digests(MEMBERS, 1)
+    assert verdict.digests == HONEST.mean_digests(MEMBERS, 1, number=1)
 
 
 @pytest.mark.parametrize("policy", [ROBUST, SHARDED], ids=["flat", "sharded"])
@@ -214,3 +230,85 @@ def test_a_member_in_no_crowd_is_missing_by_name() -> None:
     verdict = training_round(runtime, dataclasses.replace(plan, crowds=plan.crowds[1:]))
     assert isinstance(verdict, Accepted)
     assert verdict.missing == dict.fromkeys(HONEST.beside("h0"), "not asked")
+
+
+WIDE = Layout(entries=(Entry(name="w", shape=(40,), dtype="float64"),))
+
+
+@message
+class WideSpec:
+    """A member with float64 values, one of which may be large."""
+
+    name: str
+    largest: float | None = None
+
+    def build(self, incarnation: int, /) -> Wide:
+        return Wide(self)
+
+
+class Wide:
+    def __init__(self, spec: WideSpec) -> None:
+        self._name = spec.name
+        self._row = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(int(spec.name[1:])))
+        if spec.largest is not None:
+            self._row[3] = spec.largest
+
+    def perform(self, request: Request, /) -> Reply:
+        if isinstance(request, Adopt):
+            return Adopted(worker=self._name, round=request.round, incarnation=0)
+        assert isinstance(request, Train)
+        payloads, digests = name_pieces(self._name, cut(pack({"w": self._row}, WIDE), WIDE, request.shards))
+        return Contribution(
+            round=request.round,
+            worker=self._name,
+            incarnation=0,
+            payloads=payloads,
+            layout=fingerprint(WIDE),
+            digests=digests,
+            mass=1.0,
+            samples=1,
+            loss=None,
+            efficiency=1.0,
+        )
+
+
+def _wide_round(policy: Policy, *, largest: float, crowds: bool) -> Verdict:
+    members = numbered(8)
+    specs = tuple(WideSpec(name=m, largest=largest if m == members[0] else None) for m in members)
+    crowd = (CrowdSpec(name="c0", members=specs[:4]), CrowdSpec(name="c1", members=specs[4:]))
+    nodes: dict[str, tuple[NodeSpec, ...]] = {"h0": crowd if crowds else specs, "g0": (AggregatorSpec(name="a0"),)}
+    state, digests = name_pieces("zeros", cut(torch.zeros(320, dtype=torch.uint8), WIDE, policy.shards))
+    plan = RoundPlan(
+        round=1,
+        members=members,
+        seats=(Seat(aggregator="a0", beside=()),),
+        layout=WIDE,
+        state=state,
+        state_digests=digests,
+        policy=policy,
+        batch_start=0,
+        batch=8,
+        steps=1,
+        crowds=tuple(Crowding(node=c.name, members=tuple(s.name for s in c.members)) for c in crowd) if crowds else (),
+    )
+    return training_round(Local(nodes), plan)
+
+
+@pytest.mark.parametrize("largest", [1e145, 1e200, 1e300])
+@pytest.mark.parametrize(
+    ("rule", "factor"),
+    [("geometric_median", 3.0), ("bulyan", None), ("coordinate_median", 3.0), ("coordinate_median", None)],
+)
+def test_one_member_whose_values_cannot_be_multiplied_is_rejected_alone(
+    rule: str, factor: float | None, largest: float
+) -> None:
+    faulty_max = 1 if rule == "bulyan" else 2
+    policy = dataclasses.replace(SHARDED, rule=rule, faulty_max=faulty_max, outlier_factor=factor)
+    alone, crowded = (_wide_round(policy, largest=largest, crowds=crowds) for crowds in (False, True))
+    assert isinstance(alone, Accepted), alone
+    assert isinstance(crowded, Accepted), crowded
+    assert (crowded.digests, crowded.used, crowded.rejected) == (alone.digests, alone.used, alone.rejected)
+    assert (crowded.scores, crowded.limit, crowded.evidence) == (alone.scores, alone.limit, alone.evidence)
+    reason = f"not finite: a value of {largest:.3g} cannot be multiplied, at most 1e+140 can"
+    multiplies = (rule, factor) != ("coordinate_median", None)
+    assert alone.rejected == ({"w0000": reason} if multiplies else {})

@@ -96,6 +96,24 @@ def test_the_last_of_many_aggregators_is_found_when_the_others_are_dead() -> Non
     assert _numbers(_ask(runtime, 5)) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("hosts", "dead", "hung"),
+    [(3, ["h0"], ["h1"]), (4, ["h0"], ["h1", "h2"]), (4, ["h0", "h1"], ["h2"]), (7, ["h0", "h1", "h2", "h3"], ["h4"])],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_healthy_aggregator_is_found_when_some_are_dead_and_some_hang(
+    hosts: int, dead: list[str], hung: list[str], count: int
+) -> None:
+    """Those that are struck off must not use up the hedges of those that are left."""
+    runtime = Counted(hosts)
+    for host in dead:
+        runtime.world.crash(host)
+    for host in hung:
+        runtime.world.pause(host)
+    assert _numbers(_ask(runtime, count, seats=[f"p{index}" for index in range(hosts)])) == list(range(count))
+    assert runtime.now() < (len(hung) + 1) * HEDGE_S + 0.1
+
+
 def test_the_deadline_ends_it_when_everybody_hangs() -> None:
     runtime = Counted()
     for index in range(4):
@@ -132,4 +150,4 @@ def test_a_lost_payload_is_told_at_once_even_if_another_aggregator_hangs() -> No
             gone = Failed(reason="payload lost", definite=True, lost=("w3.0/1/0",))
             return tuple(Answer(node=call.node, reply=gone) for call in calls)
 
-    assert _ask(Losing()) == Lost(keys=frozenset({"w3.0/1/0"}))
+    assert _ask(Losing()) == Lost(reasons={"w3.0/1/0": "payload lost"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -92,11 +93,12 @@ def _plan(runtime: Runtime, policy: Policy, *, number: int = 1, after: Accepted 
 
 
 class Watched:
-    """A runtime that keeps the contributions that pass, and may lose payloads once."""
+    """A runtime that keeps the contributions that pass, and may lose payloads once, or have them come late."""
 
-    def __init__(self, inner: Runtime, *, lose: str | None = None) -> None:
+    def __init__(self, inner: Runtime, *, lose: str | None = None, how: str = "payload lost") -> None:
         self._inner = inner
         self._lose = lose
+        self._how = how
         self.contributions: dict[str, Contribution] = {}
 
     def now(self) -> float:
@@ -110,7 +112,7 @@ class Watched:
             for payload in payloads_of(call.request):
                 if self._lose is not None and self._lose in payload.key and not isinstance(call.request, Train):
                     self._lose = None
-                    gone = Failed(reason="payload lost", definite=True, lost=(payload.key,))
+                    gone = Failed(reason=self._how, definite=self._how == "payload lost", lost=(payload.key,))
                     return tuple(Answer(node=c.node, reply=gone if c == call else _LATE) for c in calls)
         answers = self._inner.ask(calls, enough=enough, until=until)
         self.contributions |= {a.node: a.reply for a in answers if isinstance(a.reply, Contribution)}
@@ -309,11 +311,12 @@ def test_a_restarted_host_is_given_the_state_and_is_whole_in_the_next_round() ->
     assert second.digest == same.digest, "a worker restarted from the published state trains the same"
 
 
-def test_a_lost_contribution_is_named_and_the_rest_is_exact() -> None:
-    runtime = Watched(Local(_hosts()), lose="w5.0/1")
+@pytest.mark.parametrize("how", ["payload lost", "payload late"])
+def test_a_contribution_that_is_lost_or_late_is_named_so_and_the_rest_is_exact(how: str) -> None:
+    runtime = Watched(Local(_hosts()), lose="w5.0/1", how=how)
     plan = _plan(runtime, MEAN)
     verdict = training_round(runtime, plan)
-    assert verdict.missing == {"w5": "payload lost"}
+    assert verdict.missing == {"w5": how}
     others = [member for member in MEMBERS if member != "w5"]
     assert torch.equal(_result(plan, verdict), _flat_mean(plan, runtime.contributions, others))
 
@@ -324,6 +327,22 @@ def test_a_lost_partial_sum_is_made_again_and_costs_nobody() -> None:
     verdict = training_round(runtime, plan)
     assert verdict.missing == {}
     assert torch.equal(_result(plan, verdict), _flat_mean(plan, runtime.contributions, MEMBERS))
+
+
+@pytest.mark.parametrize("how", ["payload lost", "payload late"])
+def test_a_refusal_names_the_partial_sums_that_could_not_be_had_and_why(how: str) -> None:
+    class Again(Watched):
+        """Every partial sum meets the same fate."""
+
+        def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+            self._lose = "/sum:"
+            return super().ask(calls, enough=enough, until=until)
+
+    runtime = Again(Local(_hosts()), how=how)
+    verdict = training_round(runtime, _plan(runtime, MEAN))
+    assert isinstance(verdict, Refused)
+    assert re.fullmatch(rf"payloads kept getting lost; lost on the way: a\d\.0/1/sum:\w+ \({how}\)", verdict.reason)
+    assert _accounts(verdict) == sorted(MEMBERS)
 
 
 def test_too_few_contributions_are_refused_with_what_was_needed() -> None:

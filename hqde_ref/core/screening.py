@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from hqde_ref.core.isometry import LARGEST_SHARDED
 from hqde_ref.core.kernels.exact_sums import largest_magnitudes, product_limit
 from hqde_ref.core.packing import digest, float_blocks, float_tables, is_float, packed_bytes, split_rows
 from hqde_ref.messages import Claim, Entry, Layout, Seen
 
-__all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "find_too_heavy", "screen"]
+__all__ = ["CORRUPTED", "MISSHAPEN", "NOT_FINITE", "find_too_heavy", "find_too_large", "screen"]
 
 CORRUPTED = "corrupted"
 MISSHAPEN = "misshapen"
@@ -66,6 +67,16 @@ def find_too_heavy(tops: Mapping[str, Sequence[float]], masses: Mapping[str, flo
                 f"at most 2**{most} can be added up for {len(tops)} contributions"
             )
     return heavy
+
+
+def find_too_large(tops: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Whose values cannot be multiplied with each other in float64, as Gram matrices need it, and why, by worker."""
+    largest = {worker: max(mine, default=0.0) for worker, mine in tops.items()}
+    return {
+        worker: f"{NOT_FINITE}: a value of {top:.3g} cannot be multiplied, at most {LARGEST_SHARDED:g} can"
+        for worker, top in largest.items()
+        if top > LARGEST_SHARDED
+    }
 
 
 def _short(mass: float) -> str:

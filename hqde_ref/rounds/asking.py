@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hqde_ref.messages import LATE, Answer, Call, Failed, Reply, Request, Runtime, message
 from hqde_ref.rounds.plans import RoundPlan, Seat
 
-__all__ = ["TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
+__all__ = ["LOAD_SHARE", "TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it
@@ -22,9 +22,9 @@ ATTEMPTS = 5  # of a request that nobody answers; one that fails goes on to ever
 
 @message
 class Lost:
-    """Payloads that a request named and that are gone; the story has to go on without them."""
+    """Payloads that a request named and that could not be had, by key, and why; the story has to go on without them."""
 
-    keys: frozenset[str]
+    reasons: Mapping[str, str]
 
 
 @message
@@ -99,20 +99,24 @@ class _Errand:
         self.out.append(call)
         return True
 
+    def may_hedge(self, seats: Sequence[str]) -> bool:
+        """Whether somebody is left to ask as well; those that failed do not count, they are struck off."""
+        return len(self.out) < ATTEMPTS and not set(seats).issubset(self.asked)
+
 
 class _Trip:
     """What an ask brought home, summed up over its errands."""
 
     def __init__(self) -> None:
-        self.lost: set[str] = set()
+        self.lost: dict[str, str] = {}
         self.failed: list[str] = []
         self.reason = "no time was left"
         self.refusal: str | None = None
 
     def note(self, errand: _Errand, call: Call, reply: Reply) -> None:
         match reply:
-            case Failed(lost=keys) if keys:
-                self.lost.update(keys)
+            case Failed(lost=keys, reason=reason) if keys:
+                self.lost |= dict.fromkeys(keys, reason)
             case Failed(refused=True, reason=reason):
                 self.refusal = f"{call.node} refused its work: {reason.removesuffix('.')}"
             case Failed() as failure:
@@ -159,11 +163,11 @@ def ask_somewhere(
         for errand in waiting:
             if not errand.out and not errand.send(seats):
                 return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
-        may_hedge = any(len(errand.asked) < min(ATTEMPTS, len(seats)) for errand in waiting)
+        may_hedge = any(errand.may_hedge(seats) for errand in waiting)
         for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at) if may_hedge else until):
             trip.note(errand, call, answer.reply)
         if trip.lost:
-            return Lost(keys=frozenset(trip.lost))
+            return Lost(reasons=trip.lost)
         if trip.refusal is not None:  # no other aggregator would take it either
             return Unserved(reason=trip.refusal)
         _strike(seats, trip.failed)
@@ -196,6 +200,6 @@ def _hedge(silent: Sequence[_Errand], seats: list[str]) -> frozenset[str]:
     slow = frozenset(call.node for errand in silent for call in errand.out)
     seats[:] = [seat for seat in seats if seat not in slow] + [seat for seat in seats if seat in slow]
     for errand in silent:
-        if len(errand.asked) < ATTEMPTS:
+        if errand.may_hedge(seats):
             errand.send(seats)
     return slow

@@ -8,9 +8,9 @@ repeated.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from hqde_ref.messages import LATE, Adopt, Call, Failed, Reply, Runtime
+from hqde_ref.messages import LATE, UNKNOWN, Adopt, Call, Failed, Mustered, Reply, Runtime
 from hqde_ref.rounds.asking import TICK_S
 
 __all__ = ["ATTEMPTS", "call_up", "got_lost"]
@@ -23,34 +23,55 @@ def call_up(
     calls: Mapping[str, Call],
     *,
     adopt: Adopt,
-    is_behind: Callable[[Reply], bool],
     until: float,
     look_up_s: float,
 ) -> dict[str, Reply]:
-    """The last reply of every node, by its name.
+    """The last reply of every node, by its name; where one lacks the state to the end, with why it was not given it.
 
     Args:
         calls: one for each node. A node is asked again when it lacked the state, or when a message was lost on the way.
-        is_behind: whether a reply says that the state is missing.
         look_up_s: how long to wait at most before those that did answer are looked after.
     """
     replies: dict[str, Reply] = dict.fromkeys(calls, LATE)
+    given: dict[str, Reply] = {}
     out = dict(calls)
     while out and runtime.now() < until - TICK_S:
         pause = min(until, runtime.now() + look_up_s)
         answers = runtime.ask(list(out.values()), enough=len(out), until=pause)
         replies |= {answer.node: answer.reply for answer in answers}
         may = [node for node, call in out.items() if call.attempt + 1 < ATTEMPTS]
-        behind = [node for node in may if is_behind(replies[node])]
+        behind = [node for node in may if _is_behind(replies[node])]
         if behind:
             pause = min(until, runtime.now() + look_up_s)
-            runtime.ask(
-                [Call(node=node, request=adopt, until=until) for node in behind], enough=len(behind), until=pause
-            )
+            gifts = [Call(node=node, request=adopt, until=until) for node in behind]
+            given |= {a.node: a.reply for a in runtime.ask(gifts, enough=len(behind), until=pause)}
         again = {node: out[node] for node in may if node in behind or got_lost(replies[node])}
         silent = {node: call for node, call in out.items() if replies[node] == LATE}
         out = silent | {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()}
-    return replies
+    return {node: _explain(reply, given.get(node)) for node, reply in replies.items()}
+
+
+def _is_behind(reply: Reply) -> bool:
+    """Whether a member, or one of a crowd's, says that it lacks the state."""
+    match reply:
+        case Failed(reason=reason):
+            return reason == UNKNOWN
+        case Mustered(missing=missing):
+            return UNKNOWN in missing.values()
+    return False
+
+
+def _explain(reply: Reply, given: Reply) -> Reply:
+    """The reply with why the state was not adopted, if it is for that and there is a reason."""
+    if not isinstance(given, Failed) or not _is_behind(reply):
+        return reply
+    why = f"{UNKNOWN} ({': '.join((given.reason, *given.lost))})"
+    match reply:
+        case Mustered(missing=missing):
+            told = {member: why if reason == UNKNOWN else reason for member, reason in missing.items()}
+            return dataclasses.replace(reply, missing=told)
+        case _:
+            return dataclasses.replace(reply, reason=why)
 
 
 def got_lost(reply: Reply) -> bool:

@@ -32,7 +32,7 @@ from hqde_ref.rounds.flat import resolve_screened
 from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.robust import accept_shards, robust_shards
-from hqde_ref.rounds.settling import masses_of, refuse, settle, without_heavy
+from hqde_ref.rounds.settling import masses_of, refuse, settle, tell_lost, without_heavy
 
 __all__ = ["crowded_round"]
 
@@ -53,7 +53,9 @@ def _robust(desk: Desk, roll: Roll, gathered: Gathered) -> Verdict | Lost | Unse
         return bad
     refused = {c.worker: bad[p.key] for c in gathered.contributions for p in c.payloads if p.key in bad}
     screened = _without(gathered, rejected=refused, missing={})
-    return robust_shards(desk, screened) if desk.plan.policy.topology == "sharded" else resolve_screened(desk, screened)
+    if desk.plan.policy.topology == "sharded":
+        return robust_shards(desk, screened, roll.tops)
+    return resolve_screened(desk, screened)
 
 
 def _check_arenas(desk: Desk, roll: Roll, contributions: Iterable[Contribution]) -> dict[str, str] | Lost | Unserved:
@@ -109,8 +111,8 @@ def _mean(desk: Desk, roll: Roll, gathered: Gathered) -> Verdict:
             case Lost() if losses < _LOSSES_MAX:
                 losses += 1
                 done.clear()  # a lost partial sum names nobody: the crowds make it again
-            case Lost():
-                return refuse(plan, gathered, "payloads kept getting lost")
+            case Lost(reasons=reasons):
+                return refuse(plan, gathered, tell_lost("payloads kept getting lost", reasons))
             case Unserved(reason=reason):
                 return refuse(plan, gathered, f"no aggregator did its work in time ({reason})")
             case _:

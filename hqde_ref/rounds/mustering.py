@@ -14,7 +14,6 @@ from hqde_ref.core.rules import get_rule
 from hqde_ref.core.splitting import split_batch
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
-    UNKNOWN,
     Adopt,
     Call,
     Contribution,
@@ -46,15 +45,10 @@ def muster(runtime: Runtime, plan: RoundPlan, *, until: float) -> Roll:
         runtime,
         _muster_calls(plan),
         adopt=Adopt(round=plan.round - 1, state=plan.state, digests=plan.state_digests),
-        is_behind=_is_behind,
         until=until,
         look_up_s=plan.policy.hedge_after_s,
     )
     return _call_roll(plan, replies)
-
-
-def _is_behind(reply: Reply) -> bool:
-    return isinstance(reply, Mustered) and any(reason == UNKNOWN for reason in reply.missing.values())
 
 
 def _require_members(plan: RoundPlan) -> None:

@@ -5,7 +5,7 @@ Source: HQDE clauses 3.8 and 4.1 to 4.9. Whether a shard's rows come one a paylo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hqde_ref.core.judging import Budget, Gathered, find_shortage, judge_budget
 from hqde_ref.core.rules import get_rule
@@ -31,20 +31,27 @@ from hqde_ref.messages import (
 )
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
-from hqde_ref.rounds.settling import outlier_reasons, refuse, rows_of
+from hqde_ref.rounds.settling import outlier_reasons, refuse, rows_of, without_large
 
 __all__ = ["accept_shards", "robust_shards"]
 
 
-def robust_shards(desk: Desk, screened: Gathered) -> Verdict | Lost | Unserved:
-    """Judge whether those left suffice, weigh them, and combine every shard."""
+def robust_shards(desk: Desk, screened: Gathered, tops: Mapping[str, Sequence[float]]) -> Verdict | Lost | Unserved:
+    """Judge whether those left suffice, weigh them, and combine every shard.
+
+    Args:
+        tops: of each member, how large its values were found to be.
+    """
     plan = desk.plan
+    family = get_rule(plan.policy.rule).family
+    if family != "coordinatewise" or plan.policy.outlier_factor is not None:  # somebody looks at distances
+        screened = without_large(screened, tops)
     usable, members = len(screened.contributions), len(plan.members)
     budget = judge_budget(policy=plan.policy, members=members, rejected=screened.rejected, usable=usable)
     shortage = find_shortage(budget, policy=plan.policy, members=members)
     if shortage is not None:
         return refuse(plan, screened, shortage)
-    second = {"coordinatewise": _coordinatewise, "staged": _staged}.get(get_rule(plan.policy.rule).family)
+    second = {"coordinatewise": _coordinatewise, "staged": _staged}.get(family)
     if second is not None:  # who is an outlier is judged by itself, before the rule
         if plan.policy.outlier_factor is None:
             return second(desk, screened, budget, _keep_all(plan, screened.contributions))

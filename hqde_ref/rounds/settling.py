@@ -1,16 +1,19 @@
-"""What flat and tree rounds share: screening at aggregators, and going round again when a payload is lost.
+"""What all rounds share: going round again when a payload is lost, refusals, and moving members out of what is used.
+
+Those that hold whole contributions also share their screening at aggregators.
 
 Source: HQDE clauses 0.4, 0.5, 0.6, 4.9, 6.4.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.packing import fingerprint, packed_bytes
-from hqde_ref.core.screening import find_too_heavy
+from hqde_ref.core.screening import find_too_heavy, find_too_large
 from hqde_ref.messages import Claim, Contribution, Layout, Payload, Refused, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
 from hqde_ref.rounds.plans import RoundPlan
@@ -23,7 +26,9 @@ __all__ = [
     "rows_of",
     "screen_groups",
     "settle",
+    "tell_lost",
     "without_heavy",
+    "without_large",
     "without_rejected",
 ]
 
@@ -31,24 +36,38 @@ Attempt = Callable[[Gathered], Verdict | Lost | Unserved]
 
 
 def settle(plan: RoundPlan, gathered: Gathered, attempt: Attempt) -> Verdict:
-    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile."""
+    """Try until there is a verdict; each turn goes on without the contributions that were lost meanwhile.
+
+    A lost partial sum or result names nobody: the next turn makes it anew from the leaves that are left, and a refusal
+    says which were lost.
+    """
+    made: dict[str, str] = {}
     for _ in range(len(plan.members) + 1):
         match attempt(gathered):
-            case Lost(keys=keys):
+            case Lost(reasons=reasons):
                 gone = {
-                    c.worker: "payload lost" for c in gathered.contributions if any(p.key in keys for p in c.payloads)
+                    c.worker: reasons[p.key] for c in gathered.contributions for p in c.payloads if p.key in reasons
                 }
-                # A lost partial sum names nobody: the next turn makes it anew from the leaves that are left.
+                given = {p.key for c in gathered.contributions for p in c.payloads}
+                made |= {key: reason for key, reason in reasons.items() if key not in given}
                 gathered = Gathered(
                     contributions=tuple(c for c in gathered.contributions if c.worker not in gone),
                     rejected=gathered.rejected,
                     missing={**gathered.missing, **gone},
                 )
             case Unserved(reason=reason):
-                return refuse(plan, gathered, reason)
+                return refuse(plan, gathered, tell_lost(reason, made))
+            case Refused(reason=reason) as refused:
+                return dataclasses.replace(refused, reason=tell_lost(reason, made))
             case verdict:
                 return verdict
-    return refuse(plan, gathered, "payloads kept getting lost")
+    return refuse(plan, gathered, tell_lost("payloads kept getting lost", made))
+
+
+def tell_lost(reason: str, lost: Mapping[str, str]) -> str:
+    """The reason of a refusal, with the payloads that were lost before it, by key, and why."""
+    told = [f"{key} ({why})" for key, why in sorted(lost.items())]
+    return f"{reason}; lost on the way: {', '.join(told)}" if lost else reason
 
 
 def refuse(plan: RoundPlan, gathered: Gathered, reason: str) -> Refused:
@@ -129,6 +148,11 @@ def without_heavy(plan: RoundPlan, gathered: Gathered, tops: Mapping[str, Sequen
         return gathered
     mine = {c.worker: tops[c.worker] for c in gathered.contributions}
     return _reject(gathered, find_too_heavy(mine, masses_of(plan, gathered.contributions)))
+
+
+def without_large(gathered: Gathered, tops: Mapping[str, Sequence[float]]) -> Gathered:
+    """Move those whose values cannot be multiplied to the rejected; for rules that look at distances in shards."""
+    return _reject(gathered, find_too_large({c.worker: tops[c.worker] for c in gathered.contributions}))
 
 
 def _reject(gathered: Gathered, refused: Mapping[str, str]) -> Gathered:

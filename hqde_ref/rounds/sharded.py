@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from hqde_ref.core.isometry import LARGEST_SHARDED
 from hqde_ref.core.judging import Gathered
 from hqde_ref.core.kernels.exact_sums import choose_grid
 from hqde_ref.core.packing import fingerprint
 from hqde_ref.core.rules import get_rule
-from hqde_ref.core.screening import NOT_FINITE
 from hqde_ref.core.sharding import float_slices, shard_layouts
 from hqde_ref.messages import Claim, Combine, Contribution, Evidence, Screen, Screened, Seen, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved
@@ -38,9 +36,10 @@ def _attempt(desk: Desk, gathered: Gathered) -> Verdict | Lost | Unserved:
         return found
     seen, tops = found
     screened = without_rejected(gathered, seen)
+    whole = {worker: tuple(top for shard in mine for top in shard) for worker, mine in tops.items()}
     if get_rule(desk.plan.policy.rule).family == "mean":
-        return _mean(desk, screened, tops)
-    return robust_shards(desk, screened)
+        return _mean(desk, without_heavy(desk.plan, screened, whole), tops)
+    return robust_shards(desk, screened, whole)
 
 
 # ------------------------------------------------------------------------------------------------ screening
@@ -66,14 +65,9 @@ def _screen(desk: Desk, gathered: Gathered) -> tuple[dict[str, Seen], Tops] | Lo
         return replies
     looks = [{found.worker: found for found in reply.seen} for reply in replies if isinstance(reply, Screened)]
     seen: dict[str, Seen] = {}
-    multiplies = get_rule(plan.policy.rule).family in ("gram", "staged")
     for c in gathered.contributions:
         mine = [look[c.worker] for look in looks]
         seen[c.worker] = next((found for found in mine if found.reason is not None), mine[0])
-        largest = max((top for found in mine for top in found.tops), default=0.0)
-        if seen[c.worker].reason is None and multiplies and largest > LARGEST_SHARDED:
-            reason = f"{NOT_FINITE}: a value of {largest:.3g} cannot be multiplied, at most {LARGEST_SHARDED:g} can"
-            seen[c.worker] = Seen(worker=c.worker, reason=reason, tops=(), digest="")
     tops = {c.worker: tuple(look[c.worker].tops for look in looks) for c in gathered.contributions}
     return seen, tops
 
@@ -99,10 +93,7 @@ def grids_of(plan: RoundPlan, contributions: Sequence[Contribution], tops: Tops)
 
 def _mean(desk: Desk, screened: Gathered, tops: Tops) -> Verdict | Lost | Unserved:
     """The exact mean of every shard."""
-    plan = desk.plan
-    whole = {worker: tuple(top for shard in mine for top in shard) for worker, mine in tops.items()}
-    screened = without_heavy(plan, screened, whole)
-    contributions = screened.contributions
+    plan, contributions = desk.plan, screened.contributions
     if not contributions:
         return refuse(plan, screened, f"{plan.policy.rule} needs at least 1 usable contribution, got 0")
     workers, masses = tuple(c.worker for c in contributions), masses_of(plan, contributions)

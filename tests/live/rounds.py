@@ -38,15 +38,15 @@ def both_nodes() -> dict[str, tuple[NodeSpec, ...]]:
     return {host: (*specs, *crowds[host]) for host, specs in ALONE.nodes().items()}
 
 
-def expected_digests(ensemble: Ensemble, policy: Policy, used: tuple[str, ...]) -> tuple[str, ...]:
-    """The result over just these contributions, in one process without crowds: the others are not there at all."""
+def expected_digests(ensemble: Ensemble, policy: Policy, used: tuple[str, ...], *, number: int) -> tuple[str, ...]:
+    """The result over just these contributions to this round, in one process without crowds: no others are there."""
     plain = dataclasses.replace(ensemble, crowds=False)
     nodes = {
         host: tuple(spec for spec in specs if spec.name not in ensemble.members or spec.name in used)
         for host, specs in plain.nodes().items()
     }
     local = Local(nodes)
-    verdict = training_round(local, plain.plan(local, policy))
+    verdict = training_round(local, plain.plan(local, policy, number=number))
     assert isinstance(verdict, Accepted), verdict
     assert verdict.used == used
     return verdict.digests
@@ -87,7 +87,7 @@ def check_exact(ensemble: Ensemble, policy: Policy, verdict: Verdict) -> None:
     """Everybody once, and the result is the aggregate of those used to the bit."""
     assert accounts(verdict) == sorted(ensemble.members)
     assert isinstance(verdict, Accepted), verdict
-    assert verdict.digests == expected_digests(ensemble, policy, verdict.used)
+    assert verdict.digests == expected_digests(ensemble, policy, verdict.used, number=verdict.round)
 
 
 def check_whole_again(runtime: OnRay, ensemble: Ensemble, policy: Policy, after: Accepted, *, number: int = 3) -> None:

@@ -93,7 +93,7 @@ def test_a_thousand_members_lose_a_host_and_the_rest_is_exact_by_the_deadline(
     with OnRay(THOUSAND.nodes(), store_bytes=2 << 30, start_within_s=120) as runtime:
         first = training_round(runtime, THOUSAND.plan(runtime, policy))
         assert isinstance(first, Accepted), first
-        assert first.digests == THOUSAND.mean_digests(first.used, 1)
+        assert first.digests == THOUSAND.mean_digests(first.used, 1, number=1)
         for stage, number in (("train", 2), ("combine", 4)):
             plan = THOUSAND.plan(runtime, policy, number=number, after=first)
 
@@ -109,7 +109,7 @@ def test_a_thousand_members_lose_a_host_and_the_rest_is_exact_by_the_deadline(
             assert isinstance(verdict, Accepted), verdict
             assert accounts(verdict) == sorted(THOUSAND.members)
             assert sorted(verdict.missing) == list(THOUSAND.beside("h2"))
-            assert verdict.digests == THOUSAND.mean_digests(verdict.used, 1)
+            assert verdict.digests == THOUSAND.mean_digests(verdict.used, 1, number=number)
             runtime.settle(within_s=120)
             first = training_round(runtime, THOUSAND.plan(runtime, policy, number=number + 1, after=verdict))
             assert isinstance(first, Accepted), first
