@@ -478,3 +478,35 @@ def test_a_result_whose_certificate_is_broken_is_refused(policy: Policy, monkeyp
     assert isinstance(verdict, Refused)
     assert "the certificate of geometric_median is broken: 8 of 8 contributions pull at it" in verdict.reason
     assert _accounts(verdict) == sorted(MEMBERS)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_members_and_aggregators_are_named_once(policy: Policy) -> None:
+    runtime = Local(_hosts())
+    plan = _plan(runtime, policy)
+    with pytest.raises(ConfigurationError, match=r"members of a round must be at least one, .* got \['w0'\]"):
+        training_round(runtime, dataclasses.replace(plan, members=(*MEMBERS, "w0")))
+    with pytest.raises(ConfigurationError, match=r"aggregators of a round must be .* got \['a1'\]"):
+        training_round(runtime, dataclasses.replace(plan, seats=(*plan.seats, plan.seats[1])))
+    with pytest.raises(ConfigurationError, match=r"got \[\]; name at least one aggregator"):
+        training_round(runtime, dataclasses.replace(plan, seats=()))
+
+
+@pytest.mark.parametrize("stage", ["train", "screen"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_host_that_hangs_costs_its_members_and_one_delay_however_many_shards_there_are(
+    policy: Policy, stage: str
+) -> None:
+    took = []
+    for hung in (None, "h0"):
+        world = Simulated(_hosts())
+        plan = _plan(world, dataclasses.replace(policy, hedge_after_s=0.2, round_within_s=4.0, outlier_factor=None))
+        struck = Moments(
+            world, round_number=1, reached=lambda now, w=world, h=hung: w.pause(h) if h and now == stage else None
+        )
+        verdict = training_round(struck, plan)
+        assert isinstance(verdict, Accepted), verdict
+        assert set(verdict.missing) == ({"w0", "w1"} if hung and stage == "train" else set())
+        took.append(world.now())
+    train = 4.0 * policy.train_share if stage == "train" else 0.0  # a host that hangs in training is waited for
+    assert took[1] < max(took[0], train) + 2 * 0.2 + 0.1

@@ -85,9 +85,14 @@ class _Errand:
         self.out: list[Call] = []
         self.reply: Reply = None
 
-    def send(self, seats: Sequence[str]) -> bool:
-        """Ask the next aggregator that was not asked yet; a lone one is asked again. False if there is nobody."""
-        order = [seats[(self._index + step) % len(seats)] for step in range(len(seats))]
+    def send(self, seats: Sequence[str], silent: Collection[str]) -> bool:
+        """Ask the next aggregator that was not asked yet, the silent ones last; a lone one is asked again.
+
+        Returns False if there is nobody.
+        """
+        awake = [seat for seat in seats if seat not in silent]
+        order = [awake[(self._index + step) % len(awake)] for step in range(len(awake))]
+        order += [seat for seat in seats if seat in silent]
         if self._first in seats:
             order.sort(key=lambda seat: seat != self._first)
         fresh = [seat for seat in order if seat not in self.asked]
@@ -142,11 +147,11 @@ def ask_somewhere(
     """One reply a request, in order.
 
     Args:
-        seats: aggregators in the order to try them. Those that fail are struck off, while one is left; those that had
-            to be hedged go to the end, for whoever asks next.
+        seats: aggregators in the order to try them. Those that fail are struck off, while one is left.
         hedge_after_s: how long an aggregator may be silent before its work also goes to the next.
         at: whom to ask first, one a request; without it requests are dealt to the seats in turn.
-        hedged: who was silent for so long already; they are not asked first, and others that are silent are added.
+        hedged: who was silent for so long already: nothing is dealt to them while there are others, so that one that
+            hangs costs a round one delay, however many requests there are. Others that are silent are added.
     """
     assert len(at) in (0, len(requests))
     now = runtime.now()
@@ -161,7 +166,7 @@ def ask_somewhere(
     hedge_at = now + hedge_after_s
     while waiting := [errand for errand in errands if errand.reply is None]:
         for errand in waiting:
-            if not errand.out and not errand.send(seats):
+            if not errand.out and not errand.send(seats, hedged):
                 return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
         may_hedge = any(errand.may_hedge(seats) for errand in waiting)
         for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at) if may_hedge else until):
@@ -175,7 +180,7 @@ def ask_somewhere(
         if silent and runtime.now() >= until - TICK_S:
             return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
         if silent and may_hedge and runtime.now() >= hedge_at - TICK_S:
-            hedged |= _hedge(silent, seats)
+            _hedge(silent, seats, hedged)
             hedge_at = runtime.now() + hedge_after_s
     return tuple(errand.reply for errand in errands)
 
@@ -195,11 +200,9 @@ def _strike(seats: list[str], failed: Sequence[str]) -> None:
     seats[:] = [seat for seat in seats if seat not in gone]
 
 
-def _hedge(silent: Sequence[_Errand], seats: list[str]) -> frozenset[str]:
-    """Send what is overdue to the next aggregator too, and let the slow ones be the last to be asked from now on."""
-    slow = frozenset(call.node for errand in silent for call in errand.out)
-    seats[:] = [seat for seat in seats if seat not in slow] + [seat for seat in seats if seat in slow]
+def _hedge(silent: Sequence[_Errand], seats: Sequence[str], hedged: set[str]) -> None:
+    """Send what is overdue to the next aggregator too; those that are slow are the last to be asked from now on."""
+    hedged.update(call.node for errand in silent for call in errand.out)
     for errand in silent:
         if errand.may_hedge(seats):
-            errand.send(seats)
-    return slow
+            errand.send(seats, hedged)

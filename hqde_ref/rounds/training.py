@@ -7,11 +7,13 @@ runtime's.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from hqde_ref.core.judging import Gathered, check_policy, gather
 from hqde_ref.core.splitting import split_batch
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import LATE, Accepted, Adopt, Adopted, Call, Failed, Reply, Runtime, Train, Verdict
-from hqde_ref.rounds.asking import LOAD_SHARE, Desk, Lost, Unserved, prefer_seats
+from hqde_ref.rounds.asking import LOAD_SHARE, Desk, Lost, Unserved, is_silent, prefer_seats
 from hqde_ref.rounds.calling import call_up
 from hqde_ref.rounds.crowded import crowded_round
 from hqde_ref.rounds.flat import flat_round
@@ -33,8 +35,11 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     """Carry out one round; ends by its deadline with a verdict that accounts for every member (clause 6.1).
 
     Raises:
-        ConfigurationError: for a policy that makes no sense with these members.
+        ConfigurationError: for a policy that makes no sense with these members, a member or an aggregator named twice,
+            or no aggregator at all.
     """
+    _check_names("member", plan.members)
+    _check_names("aggregator", [seat.aggregator for seat in plan.seats])
     check_policy(plan.policy, members=len(plan.members))
     start = runtime.now()
     end = start + plan.policy.round_within_s
@@ -59,6 +64,7 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
         seats=prefer_seats(plan.seats, present=present, slow=slow_aggregators(plan)),
         until=end,
         carriers=carriers(plan, present=present),
+        hedged={seat.aggregator for seat in plan.seats if is_silent(seat, present)},
     )
 
     def attempt(now: Gathered) -> Verdict | Lost | Unserved:
@@ -72,6 +78,17 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
         return lost or verdict
 
     return settle(plan, gathered, attempt)
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise ConfigurationError(
+            setting=f"{what}s of a round",
+            wanted="at least one, each named once",
+            got=twice,
+            do=f"name every {what} once" if twice else f"name at least one {what}",
+        )
 
 
 def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Reply]:
