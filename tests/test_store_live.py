@@ -217,7 +217,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def add_a_store(self) -> None:
         after = StorePlan(stores=(*NAMES, SPARE), epoch=1)
-        joined = change_plan(self.fleet.world, self.fleet.plan, after, until=self.fleet.world.now() + 30)
+        standing, joined = change_plan(self.fleet.world, self.fleet.plan, after, until=self.fleet.world.now() + 30)
+        assert standing == after
         assert all(isinstance(outcome, Joined) for outcome in joined), joined
         self.fleet.plan = after
         self.acts["add"] += 1
