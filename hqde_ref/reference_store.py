@@ -6,7 +6,7 @@ and moves to the deadline of an ask that a stopped store leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import safetensors.torch
 import torch
@@ -55,8 +55,8 @@ _STEP_S = 0.001
 class _Seat:
     """A store and what has become of it."""
 
-    def __init__(self, name: str) -> None:
-        self.spec = StoreSpec(name=name)
+    def __init__(self, spec: StoreSpec) -> None:
+        self.spec = spec
         self.incarnation = 0
         self.node: Store | None = self.spec.build(0)
         self.stopped = False
@@ -81,8 +81,8 @@ class _Seat:
 class _Frail:
     """A runtime of stores in this process that can die and hang. It answers the calls it can, one after the other."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.seats = {name: _Seat(name) for name in names}
+    def __init__(self, specs: Sequence[StoreSpec]) -> None:
+        self.seats = {spec.name: _Seat(spec) for spec in specs}
         self._now = 0.0
 
     def now(self) -> float:
@@ -110,9 +110,14 @@ class _Frail:
 
 
 class ReferenceStore:
-    """A node that answers the ``Store...`` requests; before ``StoreOpen`` it has five stores and three copies."""
+    """A node that answers the ``Store...`` requests; before ``StoreOpen`` it has five stores and three copies.
 
-    def __init__(self) -> None:
+    Args:
+        spec: makes a store of this name.
+    """
+
+    def __init__(self, spec: Callable[..., StoreSpec] = StoreSpec) -> None:
+        self._spec = spec
         self._open(StoreOpen(stores=5, copies=3))
 
     def perform(self, request: Request, /) -> Reply:
@@ -137,7 +142,7 @@ class ReferenceStore:
             )
         names = tuple(f"s{index}" for index in range(request.stores))
         self._plan = plan_store(names, copies=request.copies)
-        self._runtime, self._writer = _Frail(names), Writer("reference")
+        self._runtime, self._writer = _Frail([self._spec(name=name) for name in names]), Writer("reference")
         return StoreOpened(stores=names)
 
     def _put(self, request: StorePut) -> StoreWritten:
