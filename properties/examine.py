@@ -18,7 +18,7 @@ from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable, Unsatis
 from hypothesis.strategies import SearchStrategy
 
 from hqde_ref.foreign_messages import RoundEnded
-from hqde_ref.messages import Misused, message
+from hqde_ref.messages import Misused, StoreFaulted, message
 from properties.outcomes import Outcome, Status
 from properties.showing import show_reply, show_request
 from properties.subject import Asked, CannotTell, Enough, Subject
@@ -84,6 +84,8 @@ class _Record:
             match one.reply:
                 case Misused(sentence=sentence):
                     self.unasked = sentence
+                case StoreFaulted(fired=False):
+                    self.unasked = "a fault that was asked for did not take effect"
                 case RoundEnded(fired=tuple() as fired) if not all(fired):
                     self.unasked = "faults that were asked for did not take effect"
 

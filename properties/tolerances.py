@@ -9,7 +9,7 @@ import math
 from fractions import Fraction
 from typing import Final
 
-__all__ = ["NEAR", "ROUNDOFF", "WIDE", "bound_slack", "coarser", "mean_tolerance", "rounding"]
+__all__ = ["NEAR", "ROUNDOFF", "WIDE", "bound_slack", "coarser", "even_shares", "mean_tolerance", "rounding"]
 
 ROUNDOFF: Final = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 LEAST: Final = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
@@ -42,3 +42,9 @@ def rounding(dtype: str, *, top: float, size: int) -> float:
 def bound_slack(dtype: str, *, top: float, size: int) -> float:
     """What a proven bound may be missed by: the rounding of inputs' differences and of the output, a few times over."""
     return 8.0 * rounding(dtype, top=top, size=size)
+
+
+def even_shares(count: int, *, share: float) -> tuple[int, int]:
+    """The least and the most of ``count`` keys that a store gets which wins each with this chance: six deviations."""
+    wide = 6.0 * math.sqrt(count * share * (1.0 - share))
+    return math.ceil(count * share - wide), math.floor(count * share + wide)

@@ -9,7 +9,12 @@ from collections.abc import Callable
 import torch
 
 from hqde_ref.messages import (
+    Expect,
+    Expected,
+    Failed,
     Misused,
+    Node,
+    Put,
     Reply,
     Request,
     StoreAbsent,
@@ -23,6 +28,9 @@ from hqde_ref.messages import (
     StoreUnavailable,
     StoreWritten,
 )
+from hqde_ref.nodes.store import Store, StoreSpec
+from hqde_ref.reference import _ReferenceNode
+from hqde_ref.reference_store import ReferenceStore
 from tests.planted_base import Planted, State
 
 Ask = Callable[[Request], Reply]
@@ -60,6 +68,50 @@ class KeepsTheFirst(Planted):
                 return StoreWritten(acknowledged=True)
             state[request.key] = True
         return ask(request)
+
+
+class InStores(Planted):
+    """The reference with stores of its own."""
+
+    spec: type[StoreSpec]
+
+    def start(self) -> Node:
+        node = _ReferenceNode()
+        node._store = ReferenceStore(self.spec)
+        return node
+
+
+class _Forgetful(Store):
+    def _expect(self, request: Expect) -> Reply:
+        return Expected(by=self._standing(), missing=())
+
+
+class _ForgetfulSpec(StoreSpec):
+    def build(self, incarnation: int, /) -> Store:
+        return _Forgetful(self.name, incarnation, epoch=None if incarnation else 0)
+
+
+class ComesBackEmpty(InStores):
+    """A store that lost its memory serves, and was not brought up to date."""
+
+    spec = _ForgetfulSpec
+
+
+class _Unmended(Store):
+    def _keep(self, request: Put) -> Failed | None:
+        held = self._held.get(request.key)
+        return None if held is not None and held.version == request.version else super()._keep(request)
+
+
+class _UnmendedSpec(StoreSpec):
+    def build(self, incarnation: int, /) -> Store:
+        return _Unmended(self.name, incarnation, epoch=None if incarnation else 0)
+
+
+class NeverRepairs(InStores):
+    """A store takes the version it has for whole, whatever became of the bytes."""
+
+    spec = _UnmendedSpec
 
 
 class AcknowledgesAnything(Planted):
@@ -115,6 +167,13 @@ class PlacesByCounting(InPlaces):
 class PlacesAtRandom(InPlaces):
     def place(self, key: str, stores: tuple[str, ...], copies: int) -> tuple[str, ...]:
         return tuple(random.Random().sample(stores, copies))
+
+
+class PlacesOnTheFirst(InPlaces):
+    """Distinct, the same in every run, and nothing moves; the other stores are idle."""
+
+    def place(self, key: str, stores: tuple[str, ...], copies: int) -> tuple[str, ...]:
+        return stores[:copies]
 
 
 class OpensAnything(Planted):

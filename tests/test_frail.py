@@ -112,3 +112,12 @@ def test_the_caller_holds_handles_and_few_bytes_and_hosts_hold_vectors() -> None
     assert runtime.fetch(made.state[0]).numel() == VECTOR_BYTES
     assert 0 < runtime.traffic.bytes < VECTOR_BYTES / 100
     assert (runtime.traffic.most_received, runtime.traffic.most_sent) == (1, 1)
+
+
+def test_a_vector_that_was_lent_is_open_to_hosts() -> None:
+    runtime = _frail()
+    lent = runtime.lend("value", torch.full((8,), 3, dtype=torch.uint8))
+    assert not isinstance(lent.ref, torch.Tensor)
+    seen = runtime.ask([Call(node="p1", request=Evaluate(round=1, state=(lent,)))], enough=1, until=9.0)
+    assert seen[0].reply == Evaluated(accuracy=3.0, loss=3.0)
+    assert runtime.fetch(lent).tolist() == [3] * 8

@@ -8,7 +8,20 @@ import pytest
 import torch
 
 from hqde_ref.errors import HqdeError
-from hqde_ref.messages import Aggregate, Aggregated, Entry, Layout, Misused, PlanTree, TrainSteps, Update
+from hqde_ref.messages import (
+    Aggregate,
+    Aggregated,
+    Entry,
+    Layout,
+    Misused,
+    PlanTree,
+    StoreFault,
+    StoreGet,
+    StoreOpen,
+    StorePut,
+    TrainSteps,
+    Update,
+)
 from hqde_ref.reference import Reference
 
 TOPOLOGIES = ("flat", "tree", "mapreduce", "sharded")
@@ -152,3 +165,22 @@ def test_training_leaves_the_random_state_alone() -> None:
 def test_parents_of_a_large_plan_are_not_listed() -> None:
     reply = Reference().start().perform(PlanTree(workers=5000, branching=10))
     assert (reply.levels, reply.parents) == ((1, 5, 50, 500, 5000), None)
+
+
+def test_a_fault_of_a_store_says_whether_it_took_effect() -> None:
+    """Nothing befalls a store that is dead or hangs already, but for the end of both."""
+    node = Reference().start()
+    node.perform(StoreOpen(stores=3, copies=3))
+    assert node.perform(StorePut(key="k", tensors={"x": torch.ones(2)})).acknowledged
+
+    def fire(*faults: str) -> list[bool]:
+        kinds_and_stores = [fault.split() for fault in faults]
+        return [node.perform(StoreFault(kind=kind, store=s, key="k")).fired for kind, s in kinds_and_stores]
+
+    assert fire("stop s0", "stop s0", "damage s0", "continue s0", "damage s0") == [True, False, False, True, True]
+    assert torch.equal(node.perform(StoreGet(key="k")).tensors["x"], torch.ones(2))
+    assert fire("kill s0", "stop s0", "damage s0", "restart s0", "damage s0") == [True, False, False, True, True]
+    assert fire("kill s1", "kill s2", "restart s1") == [True, True, False], "nobody brings it up to date"
+    reason = node.perform(StoreGet(key="k")).reason
+    assert "s2: crashed" in reason
+    assert "s1 has joined no plan, wanted plan 0; rejoin it" in reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,14 +23,14 @@ from hqde_ref.foreign_messages import (
     TreeReplanned,
     Voice,
 )
-from hqde_ref.messages import Entry, Layout, Misused, Node, Reply, Request, Update
+from hqde_ref.messages import Entry, Layout, Misused, Node, Reply, Request, StoreFault, StoreFaulted, Update
 from hqde_ref.reference import Reference
 from properties.examine import PROFILES, examine
 from properties.showing import show_reply, show_request
 from properties.snippets import write_snippet
 from properties.subject import Subject
 from properties.suite import all_cases
-from tests.planted_base import Planted
+from tests.planted_base import Planted, State
 
 LAYOUT = Layout(entries=(Entry(name="weight", shape=(2,), dtype="float32"),))
 UPDATES = tuple(Update(worker=f"w{i}", tensors={"weight": torch.tensor([i + 1.0, -i])}) for i in range(5))
@@ -216,6 +217,23 @@ def test_a_law_about_faults_cannot_tell_where_none_took_effect(name: str, kind: 
     outcome = examine(case, Subject(kind()), profile=PROFILES["smoke"], seed=0)
     assert outcome.status == "CANNOT_TELL"
     assert (outcome.because or "").endswith(because)
+
+
+class _DoesNothing(Planted):
+    """Stores that no fault befalls."""
+
+    def perform(self, request: Request, ask: Callable[[Request], Reply], state: State) -> Reply:
+        return StoreFaulted(fired=False) if isinstance(request, StoreFault) else ask(request)
+
+
+@pytest.mark.parametrize(
+    "name", ["test_stores_that_came_back_stand_in_for_the_others", "test_reads_repair_damaged_copies"]
+)
+def test_a_law_about_stores_cannot_tell_where_no_fault_took_effect(name: str) -> None:
+    case = next(case for case in all_cases() if case.name == name)
+    outcome = examine(case, Subject(_DoesNothing()), profile=PROFILES["smoke"], seed=0)
+    assert outcome.status == "CANNOT_TELL"
+    assert (outcome.because or "").endswith("a fault that was asked for did not take effect")
 
 
 def test_a_round_is_shown_with_its_faults_and_its_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hqde_ref.core.placement import choose_stores
 from hqde_ref.core.quorums import StorePlan, add_store, check_store_plan, count_faulty, drop_store, plan_store
 from hqde_ref.errors import ConfigurationError
-from hqde_ref.messages import Acknowledged, Joined, NotJoined
+from hqde_ref.messages import Acknowledged, Call, Joined, NotJoined, Serve
 from hqde_ref.rounds.rejoining import change_plan, move_store, rejoin
 from hqde_ref.rounds.storing import Writer
 from tests import planted_store
-from tests.stores import Fleet, read_text, write_text
+from tests.stores import Fleet, Struck, read_text, write_text
 
 NAMES = tuple(f"s{index}" for index in range(6))
 PAIRS = ("n0", "n1", "n2", "n0", "n1", "n2")  # six stores on three machines
@@ -169,6 +169,49 @@ def test_stores_that_came_back_on_other_machines_move_there_and_copies_are_apart
     for store in ("s0", "s1", "s5"):  # all that run on n1
         fleet.kill(store)
     assert [read_text(fleet.world, fleet.plan, key) for key in KEYS] == KEYS
+
+
+def test_a_store_that_hangs_when_the_others_are_told_to_serve_does_not_undo_the_move() -> None:
+    """The plan without the moving store stands and is readable; the move goes on once the store is well again."""
+    fleet, writer = Fleet(6, domains=NAMES), Writer("w")
+    for key in KEYS:
+        assert isinstance(write_text(fleet.world, fleet.plan, writer, key, key), Acknowledged)
+
+    def strike(number: int, calls: Sequence[Call]) -> None:
+        if any(isinstance(call.request, Serve) for call in calls):
+            fleet.pause("s1")
+
+    world = Struck(fleet.world, strike)
+    standing, refused = move_store(world, fleet.plan, "s5", "n9", until=fleet.world.now() + 10)
+    assert (standing, refused) == (drop_store(fleet.plan, "s5"), (NotJoined(store="s1", reason="late"),))
+    assert [read_text(fleet.world, standing, key) for key in KEYS] == KEYS
+    fleet.resume("s1")
+    within = add_store(standing, "s5", domain="n9")
+    standing, outcomes = change_plan(fleet.world, standing, within, until=fleet.world.now() + 10)
+    assert standing == within
+    assert all(isinstance(outcome, Joined) for outcome in outcomes), outcomes
+    fleet.kill("s0")
+    assert [read_text(fleet.world, standing, key) for key in KEYS] == KEYS
+
+
+def test_a_store_that_died_when_it_was_told_to_serve_rejoins_the_new_plan() -> None:
+    fleet, writer = Fleet(5), Writer("w")
+    for key in KEYS:
+        assert isinstance(write_text(fleet.world, fleet.plan, writer, key, key), Acknowledged)
+
+    def strike(number: int, calls: Sequence[Call]) -> None:
+        if any(isinstance(call.request, Serve) for call in calls):
+            fleet.kill("s1")
+
+    after = drop_store(fleet.plan, "s4")
+    standing, outcomes = change_plan(Struck(fleet.world, strike), fleet.plan, after, until=fleet.world.now() + 5)
+    assert standing == after
+    assert [outcome.store for outcome in outcomes if isinstance(outcome, NotJoined)] == ["s1"]
+    assert [read_text(fleet.world, standing, key) for key in KEYS] == KEYS
+    fleet.restart("s1")
+    assert isinstance(rejoin(fleet.world, standing, "s1", until=fleet.world.now() + 5), Joined)
+    fleet.kill("s0")
+    assert [read_text(fleet.world, standing, key) for key in KEYS] == KEYS
 
 
 # ------------------------------------------------------------------------------------------------ plans

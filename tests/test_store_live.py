@@ -6,7 +6,7 @@ import os
 import pickle
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -20,19 +20,34 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from hqde_ref.core.packing import digest
 from hqde_ref.core.placement import choose_stores
 from hqde_ref.core.quorums import StorePlan, plan_store
-from hqde_ref.messages import Absent, Acknowledged, Begin, Begun, Call, Joined, NotAcknowledged, Request, Value
+from hqde_ref.messages import (
+    Absent,
+    Acknowledged,
+    Begin,
+    Begun,
+    Call,
+    Get,
+    Joined,
+    Look,
+    NotAcknowledged,
+    Put,
+    Request,
+    Runtime,
+    Value,
+)
 from hqde_ref.rounds.rejoining import change_plan, rejoin
 from hqde_ref.rounds.storing import Writer, get, put, scrub
 from hqde_ref.runtimes.on_ray import OnRay
 from tests.probes import VECTOR_BYTES, ProbeSpec
 from tests.store_fire import under_fire
-from tests.stores import Damage, FragileSpec, Reset, content_of, payload_of
+from tests.stores import Damage, FragileSpec, Reset, Struck, content_of, payload_of, read_text, write_text
 
 pytestmark = pytest.mark.xdist_group("ray")
 
 NAMES = tuple(f"s{index}" for index in range(4))
 SPARE = "s4"
 KEYS = ("", "a/b")
+ACTS = ("put", "read", "stop", "kill", "damage", "rejoin", "add")
 
 
 class LiveFleet:
@@ -217,7 +232,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def add_a_store(self) -> None:
         after = StorePlan(stores=(*NAMES, SPARE), epoch=1)
-        joined = change_plan(self.fleet.world, self.fleet.plan, after, until=self.fleet.world.now() + 30)
+        standing, joined = change_plan(self.fleet.world, self.fleet.plan, after, until=self.fleet.world.now() + 30)
+        assert standing == after
         assert all(isinstance(outcome, Joined) for outcome in joined), joined
         self.fleet.plan = after
         self.acts["add"] += 1
@@ -228,6 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 def _run_machine(fleet: LiveFleet, *, examples: int, steps: int, machine: type[StoreMachine] = StoreMachine) -> None:
     machine.fleet = fleet
+    machine.acts.clear()
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -241,11 +258,34 @@ def _run_machine(fleet: LiveFleet, *, examples: int, steps: int, machine: type[S
     )
 
 
+def _run_script(fleet: LiveFleet) -> None:
+    """One example that has everything in it; the others are drawn, and a short run of them may have no faults."""
+    StoreMachine.fleet = fleet
+    machine = StoreMachine()
+    machine.start()
+    machine.add_a_store()
+    machine.put(key="a/b")
+    machine.break_one(store="s1", how="kill")
+    machine.put(key="")
+    machine.bring_back()
+    machine.break_one(store="s2", how="stop")
+    machine.get_all(thorough=False)
+    machine.go_on()
+    machine.damage(which=1, place=0)
+    machine.get_all(thorough=True)
+    machine.teardown()
+
+
+def _require_acts(acts: Counter[str]) -> None:
+    never = [act for act in ACTS if not acts[act]]
+    assert not never, f"these never happened: {never}; what did: {dict(acts)}"
+
+
+@pytest.mark.timeout(300)
 def test_real_stores_under_fire_are_a_dictionary(fleet: LiveFleet) -> None:
-    StoreMachine.acts.clear()
     _run_machine(fleet, examples=6, steps=20)
-    assert StoreMachine.acts["read"] > 0, StoreMachine.acts
-    assert StoreMachine.acts["stop"] + StoreMachine.acts["kill"] + StoreMachine.acts["damage"] > 0, StoreMachine.acts
+    _run_script(fleet)
+    _require_acts(StoreMachine.acts)
 
 
 class _Unseen(StoreMachine):
@@ -263,6 +303,58 @@ def test_the_machine_catches_damage_that_stores_do_not_notice(fleet: LiveFleet) 
 @pytest.mark.timeout(1200)
 def test_real_stores_under_long_fire_are_a_dictionary(fleet: LiveFleet) -> None:
     _run_machine(fleet, examples=60, steps=25)
+    _require_acts(StoreMachine.acts)
+
+
+def _strike_once(fleet: LiveFleet, stage: type, fault: str, place: int) -> tuple[Struck, list[str]]:
+    """A runtime that strikes one of the stores asked, before the first request of this kind goes out; and which one."""
+    struck: list[str] = []
+
+    def strike(number: int, calls: Sequence[Call]) -> None:
+        if not struck and calls and isinstance(calls[0].request, stage):
+            struck.append(calls[place % len(calls)].node)
+            (fleet.kill if fault == "kill" else fleet.pause)(struck[0])
+
+    return Struck(fleet.world, strike), struck
+
+
+@pytest.mark.live
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", ["kill", "stop"])
+@pytest.mark.parametrize(("operation", "stage"), [("write", Look), ("write", Put), ("read", Look), ("read", Get)])
+def test_an_operation_survives_the_loss_of_a_store_in_the_midst_of_it(
+    fleet: LiveFleet, operation: str, stage: type, fault: str
+) -> None:
+    """Everything is read while the store is lost, and, once it is back, while another one hangs."""
+    writer, newest = Writer("w"), {f"k{number}": "early" for number in range(6)}
+
+    def write(world: Runtime, key: str, text: str) -> None:
+        outcome = write_text(world, fleet.plan, writer, key, text, within_s=30)
+        assert isinstance(outcome, Acknowledged), outcome
+        newest[key] = text
+
+    def read(world: Runtime, keys: Iterable[str]) -> None:
+        assert {key: read_text(world, fleet.plan, key, within_s=30) for key in keys} == {k: newest[k] for k in keys}
+
+    for key, text in list(newest.items()):
+        write(fleet.world, key, text)
+    for place in range(3):
+        key = f"k{place}"
+        world, struck = _strike_once(fleet, stage, fault, place)
+        began = fleet.world.now()
+        write(world, key, f"late {place}") if operation == "write" else read(world, [key])
+        assert struck, f"a {operation} has no {stage.__name__}"
+        assert fleet.world.now() - began < 30
+        read(fleet.world, list(newest))
+        if fault == "kill":
+            fleet.restart(struck[0])
+            assert isinstance(rejoin(fleet.world, fleet.plan, struck[0], until=fleet.world.now() + 30), Joined)
+        else:
+            fleet.resume(struck[0])
+        other = next(store for store in fleet.plan.stores_of(key) if store != struck[0])
+        fleet.pause(other)
+        read(fleet.world, list(newest))
+        fleet.resume(other)
 
 
 @pytest.mark.timeout(600)

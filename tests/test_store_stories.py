@@ -245,7 +245,8 @@ def test_a_store_that_joins_takes_over_its_keys_and_an_old_plan_is_refused() -> 
     for key in keys:
         assert isinstance(write_text(fleet.world, fleet.plan, writer, key, key), Acknowledged)
     after = StorePlan(stores=(*fleet.plan.stores, "s4"), epoch=1)
-    joined = change_plan(fleet.world, fleet.plan, after, until=fleet.world.now() + 5)
+    standing, joined = change_plan(fleet.world, fleet.plan, after, until=fleet.world.now() + 5)
+    assert standing == after
     assert [outcome.store for outcome in joined if isinstance(outcome, Joined)] == list(after.stores)
     fleet.kill("s0")
     assert [read_text(fleet.world, after, key) for key in keys] == keys
@@ -261,7 +262,8 @@ def test_a_dead_store_leaves_the_plan_and_its_keys_have_three_copies_again() -> 
         assert isinstance(write_text(fleet.world, fleet.plan, writer, key, key), Acknowledged)
     fleet.kill("s1")
     after = dataclasses.replace(fleet.plan, stores=("s0", "s2", "s3", "s4"), epoch=1)
-    joined = change_plan(fleet.world, fleet.plan, after, until=fleet.world.now() + 5)
+    standing, joined = change_plan(fleet.world, fleet.plan, after, until=fleet.world.now() + 5)
+    assert standing == after
     assert all(isinstance(outcome, Joined) for outcome in joined), joined
     fleet.kill("s3")
     assert [read_text(fleet.world, after, key) for key in keys] == keys
@@ -272,7 +274,8 @@ def test_a_change_that_cannot_be_made_leaves_the_plan_before_standing() -> None:
     assert isinstance(write_text(fleet.world, fleet.plan, writer, "k", "x"), Acknowledged)
     fleet.pause("s2")
     after = StorePlan(stores=(*fleet.plan.stores, "s4"), epoch=1)
-    (refused,) = change_plan(fleet.world, fleet.plan, after, until=fleet.world.now() + 5)
+    standing, (refused,) = change_plan(fleet.world, fleet.plan, after, until=fleet.world.now() + 5)
+    assert standing == fleet.plan
     assert isinstance(refused, NotJoined)
     assert read_text(fleet.world, fleet.plan, "k") == "x"
 

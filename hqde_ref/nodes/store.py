@@ -38,6 +38,8 @@ from hqde_ref.messages import (
     Serving,
     Standing,
     Stored,
+    StoreFault,
+    StoreFaulted,
     Version,
     message,
 )
@@ -97,6 +99,8 @@ class Store:
                 return self._expect(request)
             case Serve():
                 return self._serve(request)
+            case StoreFault(kind="damage", key=str(key)):
+                return StoreFaulted(fired=self._flip_bits(key))
             case _:
                 return Failed(reason=f"a store does not answer {type(request).__name__}", definite=True)
 
@@ -155,7 +159,7 @@ class Store:
         )
         return Found(by=self._standing(), key=request.key, version=held.version, digest=held.digest, payload=payload)
 
-    def damage(self, key: str) -> bool:
+    def _flip_bits(self, key: str) -> bool:
         """Flip bits of the copy of this key, as a failing memory does; False where there is none. For fault tests."""
         held = self._held.get(key)
         if held is None or held.content is None:

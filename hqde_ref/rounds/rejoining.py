@@ -3,12 +3,13 @@
 Source: HQDE clauses 2.7, 2.9. A store is brought up to date from the others before it serves: first it is told the
 newest version of each of its keys, below which it will never serve, then it is given the bytes.
 
-One coordinator changes a plan, while nobody writes under the old one. If the change is refused, the old plan stands.
+One coordinator changes a plan, while nobody writes under the old one. A change is refused while stores catch up, and
+then the old plan stands; once stores are told to serve it, the new one does, whoever has not heard of it yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hqde_ref.core.quorums import (
     StorePlan,
@@ -23,6 +24,7 @@ from hqde_ref.core.quorums import (
     needed_others,
 )
 from hqde_ref.messages import (
+    Answer,
     Call,
     Copy,
     Expect,
@@ -80,15 +82,18 @@ def rejoin(runtime: Runtime, plan: StorePlan, store: str, *, until: float) -> Jo
     """
     check_store_plan(plan)
     caught = _catch_up(runtime, plan, store, until=part_of(runtime, until, 2))
-    return caught if isinstance(caught, NotJoined) else _serve(runtime, plan, caught, until=until)
+    return caught if isinstance(caught, NotJoined) else _serve(runtime, plan, [store], {store: caught}, until=until)[0]
 
 
 def change_plan(
     runtime: Runtime, before: StorePlan, after: StorePlan, *, until: float
-) -> tuple[Joined | NotJoined, ...]:
+) -> tuple[StorePlan, tuple[Joined | NotJoined, ...]]:
     """Let one store join or leave: all that gain keys are brought up to date, then all serve the new plan.
 
-    What could not be brought up to date comes back as ``NotJoined`` alone, and the plan before still stands.
+    Returns:
+        The plan that stands now, and what became of the stores. That is ``before`` and one ``NotJoined`` where a store
+        could not be brought up to date, otherwise ``after`` and all of its stores: one that is ``NotJoined`` then
+        serves as soon as the message reaches it, or when it rejoins ``after``.
 
     Raises:
         ConfigurationError: for plans that make no sense, or more than one change.
@@ -100,9 +105,9 @@ def change_plan(
     for index, store in enumerate(gaining):
         outcome = _catch_up(runtime, after, store, until=part_of(runtime, until, len(gaining) - index + 1))
         if isinstance(outcome, NotJoined):
-            return (outcome,)
+            return before, (outcome,)
         caught[store] = outcome
-    return tuple(_serve(runtime, after, caught.get(store, store), until=until) for store in after.stores)
+    return after, _serve(runtime, after, after.stores, caught, until=until)
 
 
 def move_store(
@@ -111,35 +116,46 @@ def move_store(
     """Let a store that runs in another failure domain now, leave the plan and join it again from there.
 
     Returns:
-        The plan that stands now, and who does not serve it; nobody if all went well.
+        The plan that stands now, and who does not serve it; nobody if all went well. A move that ends between the two
+        changes leaves a plan without the store: let the others that are named rejoin it, then change to ``add_store``.
 
     Raises:
         ConfigurationError: for a plan that makes no sense, or has no domains.
     """
     without = drop_store(plan, store)
     within = add_store(without, store, domain=domain)
-    left = _refusals(change_plan(runtime, plan, without, until=part_of(runtime, until, 2)))
-    if left:
-        return plan, left
-    joined = _refusals(change_plan(runtime, without, within, until=until))
-    return (without, joined) if joined else (within, ())
+    standing, outcomes = change_plan(runtime, plan, without, until=part_of(runtime, until, 2))
+    if not _refusals(outcomes):
+        standing, outcomes = change_plan(runtime, without, within, until=until)
+    return standing, _refusals(outcomes)
 
 
 def _refusals(outcomes: Sequence[Joined | NotJoined]) -> tuple[NotJoined, ...]:
     return tuple(outcome for outcome in outcomes if isinstance(outcome, NotJoined))
 
 
-def _serve(runtime: Runtime, plan: StorePlan, caught: _Caught | str, *, until: float) -> Joined | NotJoined:
-    match caught:
-        case str(store):
-            request = Serve(epoch=plan.epoch, incarnation=None, rejoined=())
-            keys, behind = 0, ()
-        case _Caught(store=store, keys=keys, behind=behind):
-            request = Serve(epoch=plan.epoch, incarnation=caught.incarnation, rejoined=caught.rejoined)
-    reply = ask_stores(runtime, [store], request, enough=1, until=until)[store]
+def _serve(
+    runtime: Runtime, plan: StorePlan, stores: Sequence[str], caught: Mapping[str, _Caught], *, until: float
+) -> tuple[Joined | NotJoined, ...]:
+    """Tell all of them at once, so that one that hangs keeps nobody else waiting; the others held their keys before."""
+    fresh = fresh_number()
+    calls = [Call(node=store, request=_serve_request(plan, caught.get(store)), attempt=fresh) for store in stores]
+    answers = runtime.ask(calls, enough=len(calls), until=until)
+    return tuple(_judge_serving(answer, caught.get(answer.node)) for answer in answers)
+
+
+def _serve_request(plan: StorePlan, caught: _Caught | None) -> Serve:
+    if caught is None:
+        return Serve(epoch=plan.epoch, incarnation=None, rejoined=())
+    return Serve(epoch=plan.epoch, incarnation=caught.incarnation, rejoined=caught.rejoined)
+
+
+def _judge_serving(answer: Answer, caught: _Caught | None) -> Joined | NotJoined:
+    reply = answer.reply
     if not isinstance(reply, Serving):
-        return NotJoined(store=store, reason=reply.reason)
-    return Joined(store=store, incarnation=reply.by.incarnation, epoch=reply.epoch, keys=keys, behind=behind)
+        return NotJoined(store=answer.node, reason=reply.reason)
+    keys, behind = (caught.keys, caught.behind) if caught else (0, ())
+    return Joined(store=answer.node, incarnation=reply.by.incarnation, epoch=reply.epoch, keys=keys, behind=behind)
 
 
 def _catch_up(runtime: Runtime, plan: StorePlan, store: str, *, until: float) -> _Caught | NotJoined:

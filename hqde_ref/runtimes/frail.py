@@ -126,6 +126,10 @@ class Frail:
         vector: Tensor = payload.ref.vector.clone()
         return vector
 
+    def lend(self, key: str, vector: Tensor) -> Payload:
+        """A vector from outside, as a handle that hosts can open."""
+        return Payload(key=key, ref=_Handle(vector), nbytes=vector.nbytes)
+
     # ---------------------------------------------------------------------------------------------- faults
 
     def is_up(self, host: str) -> bool:
