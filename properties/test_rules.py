@@ -1,8 +1,6 @@
-"""Section 4, the robust rules themselves: proven bounds, exact fit, the certificate of the median, symmetries."""
+"""Section 4, the robust rules themselves: proven bounds, exact fit, the certificate of the median."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +14,10 @@ from properties.declaring import Way, law
 from properties.laws import aggregate, coarsest, flat_row, require_bits, result_in, result_of
 from properties.liars import ATTACKS, Lied, as_updates, flat_layout, lied_rounds
 from properties.oracles import median_pull, minsker_factor
-from properties.robust_rules import ROBUST
 from properties.strategies import name_workers
 from properties.subject import Subject
 from properties.tolerances import bound_slack, rounding
-from properties.ways import ROBUST_WAYS, fewest, lied_for
+from properties.ways import ROBUST_WAYS, lied_for, ways_where
 
 Rows = npt.NDArray[np.float64]
 
@@ -66,7 +63,7 @@ def test_median_stays_within_the_honest_radius(implementation: Subject, case: Li
     )
 
 
-@every_robust_way
+@pytest.mark.parametrize("way", ways_where(lambda rule: rule.fits), ids=str)
 @law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True, equal_honest=True))
 def test_equal_honest_contributions_are_the_result(implementation: Subject, way: Way, case: Lied) -> None:
     """If all honest send the same, that is the result to the bit, whatever f liars send.
@@ -163,64 +160,3 @@ def test_a_median_that_is_an_input_is_hit(implementation: Subject, case: tuple[t
     result = result_of(implementation, MEDIAN, updates, layout=lied.layout, faulty_max=0)
     wanted = next(update for update in updates if update.worker == held_by)
     require_bits(result, wanted.tensors, f"{held_by} is the geometric median")
-
-
-# ------------------------------------------------------------------------------------------------ symmetries
-
-
-@st.composite
-def _in_general_position(draw: st.DrawFn, way: Way) -> Rows:
-    """Rows without ties, of which nobody lies; (n, d) with n >= 5 and d >= 2."""
-    count, size = fewest(way, 1) + draw(st.integers(1, 6)), draw(st.integers(2, 5))
-    rows: Rows = np.random.default_rng(draw(st.integers(0, 2**16))).standard_normal((count, size))
-    return rows
-
-
-def _point(implementation: Subject, way: Way, rows: Rows) -> Rows:
-    layout = flat_layout(rows.shape[1], "float64")
-    updates, _ = as_updates(layout, name_workers(len(rows)), rows)
-    return flat_row(result_of(implementation, way, updates, layout=layout, faulty_max=1), layout)
-
-
-def _require_same_point(got: Rows, wanted: Rows, size: float, what: str) -> None:
-    apart = float(np.linalg.norm(got - wanted))
-    assert apart <= 1e-6 * size, f"{what}: the result is {got.tolist()}, wanted {wanted.tolist()}"
-
-
-_untied = [way for way in ROBUST_WAYS if not ROBUST[way.rule].ties]
-moving = pytest.mark.parametrize("way", [way for way in _untied if ROBUST[way.rule].translates], ids=str)
-turning = pytest.mark.parametrize("way", [way for way in _untied if ROBUST[way.rule].rotates], ids=str)
-
-
-@moving
-@law(
-    needs=(Aggregate,),
-    thrift=4,
-    rows=lambda way: _in_general_position(way),
-    shift=st.integers(-40, 40),
-    exponent=st.integers(-12, 12),
-)
-def test_moving_and_stretching_all_moves_and_stretches_the_result(
-    implementation: Subject, way: Way, rows: Rows, shift: int, exponent: int
-) -> None:
-    """Adding the same vector to all contributions adds it to the result; a common factor, also a negative one, too.
-
-    Clause: 4.8. Catches: planted.ClipsNorms, planted.PullsTowardsZero.
-    """
-    factor = math.ldexp(-1.0 if exponent % 2 and ROBUST[way.rule].negates else 1.0, exponent)
-    wanted = _point(implementation, way, rows) * factor + shift
-    got = _point(implementation, way, rows * factor + shift)
-    _require_same_point(got, wanted, abs(factor) + abs(shift) * 1e-3, f"times {factor}, plus {shift}")
-
-
-@turning
-@law(needs=(Aggregate,), thrift=4, rows=lambda way: _in_general_position(way), seed=st.integers(0, 2**16))
-def test_turning_all_turns_the_result(implementation: Subject, way: Way, rows: Rows, seed: int) -> None:
-    """Rotating all contributions rotates the result, for rules that look at distances only.
-
-    Clause: 4.8. Catches: planted.MedianOfEachCoordinate.
-    """
-    size = rows.shape[1]
-    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]
-    wanted = _point(implementation, way, rows) @ rotation
-    _require_same_point(_point(implementation, way, rows @ rotation), wanted, 1.0, "rotated")

@@ -9,7 +9,18 @@ import math
 from fractions import Fraction
 from typing import Final
 
-__all__ = ["NEAR", "ROUNDOFF", "WIDE", "bound_slack", "coarser", "even_shares", "mean_tolerance", "rounding"]
+__all__ = [
+    "NEAR",
+    "ROUNDOFF",
+    "WIDE",
+    "average_slack",
+    "bound_slack",
+    "coarser",
+    "even_shares",
+    "mean_tolerance",
+    "rounding",
+    "symmetry_slack",
+]
 
 ROUNDOFF: Final = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 LEAST: Final = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
@@ -17,6 +28,8 @@ LEAST: Final = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149
 WIDE: Final = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 # A score or a share that is computed from a handful of float64 operations.
 NEAR: Final = 1e-12
+# What an iteration's stop may leave undone, as a part of the contributions' spread.
+UNSETTLED: Final = 1e-6
 
 
 def coarser(one: str, other: str) -> str:
@@ -48,3 +61,13 @@ def even_shares(count: int, *, share: float) -> tuple[int, int]:
     """The least and the most of ``count`` keys that a store gets which wins each with this chance: six deviations."""
     wide = 6.0 * math.sqrt(count * share * (1.0 - share))
     return math.ceil(count * share - wide), math.floor(count * share + wide)
+
+
+def average_slack(dtype: str, *, count: int, top: float) -> float:
+    """Rounding of an average of averages of ``count`` values up to ``top``, or of two averages side by side."""
+    return float(2 * mean_tolerance(dtype, count=count, top=top))
+
+
+def symmetry_slack(dtype: str, *, spread: float, top: float, size: int) -> float:
+    """How far apart one result may lie when it is computed in two coordinate systems, in the larger of them."""
+    return UNSETTLED * spread + bound_slack(dtype, top=top, size=size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -10,11 +10,21 @@ from hypothesis import strategies as st
 
 from properties.declaring import Way
 from properties.liars import ATTACKS, Lied, lied_rounds
-from properties.robust_rules import ROBUST, UNPROVEN, RobustRule
+from properties.robust_rules import ROBUST, RULES, UNPROVEN, RobustRule
 from properties.strategies import FLOATS, Faulted, Round, broken_rounds, rounds
 from simulator.proven_bounds import least_contributions
 
-__all__ = ["MEAN_WAYS", "ROBUST_WAYS", "SHARDED_WAYS", "WAYS", "faulted_for", "fewest", "lied_for", "rounds_for"]
+__all__ = [
+    "MEAN_WAYS",
+    "ROBUST_WAYS",
+    "SHARDED_WAYS",
+    "WAYS",
+    "faulted_for",
+    "fewest",
+    "lied_for",
+    "rounds_for",
+    "ways_where",
+]
 
 MEAN_WAYS: Final = tuple(Way("weighted_mean", topology) for topology in ("flat", "tree", "mapreduce", "sharded"))
 SHARDED_WAYS: Final = tuple(
@@ -23,7 +33,10 @@ SHARDED_WAYS: Final = tuple(
 ROBUST_WAYS: Final = tuple(Way(rule, "flat") for rule in ROBUST) + SHARDED_WAYS
 WAYS: Final = MEAN_WAYS + ROBUST_WAYS + tuple(Way(rule, "flat") for rule in UNPROVEN)
 
-_RULES: Final[dict[str, RobustRule]] = {**ROBUST, **UNPROVEN}
+
+def ways_where(holds: Callable[[RobustRule], object]) -> list[Way]:
+    """Those whose rule is like this; of the means the flat one, since whether a mean composes is section 3."""
+    return [way for way in WAYS if way not in MEAN_WAYS[1:] and holds(RULES[way.rule])]
 
 
 def fewest(way: Way, faulty_max: int) -> int:
@@ -31,13 +44,13 @@ def fewest(way: Way, faulty_max: int) -> int:
 
     Three at least for a robust rule: among two nobody can say who is the outlier, and refusing them is no fault.
     """
-    if way.rule not in _RULES:
+    if way in MEAN_WAYS:
         return 1
     return max(3, 3 * faulty_max + 1, least_contributions(way.rule, faulty_max))
 
 
 def _faulty(way: Way) -> st.SearchStrategy[int]:
-    return st.integers(0, 2) if way.rule in _RULES else st.just(0)
+    return st.just(0) if way in MEAN_WAYS else st.integers(0, 2)
 
 
 def rounds_for(way: Way, *, dtypes: Sequence[str] = FLOATS, least: int = 1) -> st.SearchStrategy[Round]:
@@ -71,7 +84,7 @@ def lied_for(
     attacks: Sequence[str] = ATTACKS,
 ) -> st.SearchStrategy[Lied]:
     """Rounds with liars that the rule has to withstand."""
-    rule = _RULES[way.rule]
+    rule = RULES[way.rule]
     return lied_rounds(
         least=partial(least_contributions, way.rule),
         most_faulty=min(3, rule.faulty_most),

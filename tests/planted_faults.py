@@ -249,3 +249,18 @@ class ClipsNorms(InUpdates):
 class PullsTowardsZero(InRows):
     def row(self, rows: Tensor, right: Tensor, request: Aggregate) -> Tensor:
         return 0.99 * right
+
+
+class SortsByTheFirstCoordinate(InRows):
+    """The contribution in the middle, as Python sorts rows."""
+
+    def row(self, rows: Tensor, right: Tensor, request: Aggregate) -> Tensor:
+        return torch.tensor(sorted(rows.tolist())[len(rows) // 2], dtype=rows.dtype)
+
+
+class MeanAroundTheMedian(InRows):
+    """What is farthest from the result is left out, so that raising a value may take it out."""
+
+    def row(self, rows: Tensor, right: Tensor, request: Aggregate) -> Tensor:
+        nearest = (rows - right).abs().argsort(dim=0)[: len(rows) - request.faulty_max]
+        return rows.gather(0, nearest).mean(dim=0)

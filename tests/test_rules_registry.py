@@ -195,6 +195,13 @@ def test_rules_that_go_by_coordinates_leave_the_hull(name: str) -> None:
     assert "hull" not in RULES[name].symmetries
 
 
+def test_clipping_may_take_a_value_out_of_the_range_of_all_rows() -> None:
+    """Of ten rows, four are shortened and three trimmed."""
+    rows = torch.tensor([[10.0, 10.0]] * 4 + [[10.0, 0.0]] * 6, dtype=torch.float64)
+    assert "box" not in RULES["clipped_trimmed_mean"].symmetries
+    assert float(RULES["clipped_trimmed_mean"].aggregate(rows, faulty_max=3)[0]) < 9.5
+
+
 @pytest.mark.parametrize("rule", having("honest_box"))
 @pytest.mark.parametrize("count", [7, 10])
 def test_results_stay_in_the_honest_range_of_every_coordinate_exactly(rule: Rule, count: int) -> None:

@@ -2,7 +2,8 @@
 
 Source: HQDE clause 4.5; Allouah et al. 2024 (adaptive robust clipping, arXiv:2405.14432): kappa grows by 2f / (n - 2f).
 Pure: no clock, no randomness, no input or output; arguments are never changed. Lengths are measured from the origin,
-so nothing here is translation equivariant; a static limit is not scale equivariant either.
+so nothing here is translation equivariant; a static limit is not scale equivariant either. A shortened row may leave
+the range of all rows, and so may a result.
 """
 
 from __future__ import annotations
