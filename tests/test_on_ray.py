@@ -169,6 +169,18 @@ def test_a_stopped_host_is_late_and_goes_on_where_it_stopped(runtime: OnRay) -> 
     assert isinstance(runtime.ask([probe("q1", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
 
 
+def test_settling_waits_for_no_host_that_is_stopped_on_this_machine(runtime: OnRay) -> None:
+    pid = runtime.pid_of("h1")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        runtime.settle(within_s=3)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    runtime.settle(within_s=60)
+    assert runtime.pid_of("h1") == pid, "it lives, so nobody started it afresh"
+
+
 def test_closing_ends_the_hosts_and_leaves_the_callers_ray_alone(runtime: OnRay) -> None:
     """Clause 0.12: this second runtime uses the session that the first one started."""
     second = OnRay({"z0": (ProbeSpec(name="z"),)})

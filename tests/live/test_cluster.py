@@ -44,6 +44,11 @@ def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_w
 
 
 @pytest.mark.live
+def test_a_host_of_a_lost_node_is_named_until_ray_notices_and_then_started_elsewhere() -> None:
+    _run("tests.live.unnoticed_node")
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("stage", ["put", "look"])
 def test_acknowledged_writes_survive_the_removal_of_one_node_and_then_of_another(stage: str) -> None:
     assert "another node removed: 60 reads" in _run("tests.live.three_nodes_store", stage)
