@@ -44,7 +44,7 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
-from hqde_ref.runtimes.ray_host import LOSSES, Host, Process, make_lost
+from hqde_ref.runtimes.ray_host import DEATHS, LOSSES, UNREACHABLE, Host, Process, make_lost
 
 __all__ = ["OnRay"]
 
@@ -317,20 +317,24 @@ class OnRay:
 
     def _become_ready(self, host: str, until: float) -> None:
         seat = self._hosts[host]
-        if seat.pending is None:
-            return
         while seat.pending is not None:
             try:
                 seat.process = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
                 seat.pending = None
             except faults.GetTimeoutError:
                 return
-            except faults.ActorUnavailableError:  # the question or its answer was lost on the way
+            except UNREACHABLE:  # the question or its answer was lost on the way
                 time.sleep(_AGAIN_S)
                 seat.pending = seat.actor.ready.remote()
-            except faults.RayActorError as error:
-                problem = f"its nodes cannot be built ({error})"
-                raise RuntimeFault(what=f"host {host}", problem=problem, do="mend them") from error
+            except DEATHS as error:
+                if isinstance(error, faults.RayActorError) and error.actor_init_failed:
+                    problem = f"its nodes cannot be built ({error})"
+                    raise RuntimeFault(what=f"host {host}", problem=problem, do="mend them") from error
+                if time.monotonic() >= until:
+                    return
+                time.sleep(_AGAIN_S)  # it died while it started, perhaps with its node
+                self.restart(host)
+                seat = self._hosts[host]
 
     def _note_deaths(self, until: float) -> list[str]:
         """Mark hosts whose process is gone, and name those of which that is not known when the time is up.
@@ -362,9 +366,9 @@ class OnRay:
         """Mark a host that is dead; False if it is out of reach: dead with its node, or a message was lost."""
         try:
             ray.get(probe)
-        except faults.ActorUnavailableError:
+        except UNREACHABLE:
             return False
-        except faults.RayActorError:
+        except DEATHS:
             seat.dead = True
         return True
 
@@ -412,9 +416,9 @@ class OnRay:
             self._flying.remove(message)
         try:
             metas = ray.get(message.meta, timeout=max(until - time.monotonic(), 1.0))
-        except (faults.ActorUnavailableError, faults.ObjectLostError, faults.GetTimeoutError):
+        except (*UNREACHABLE, faults.ObjectLostError, faults.GetTimeoutError):
             return [(call, Failed(reason="unreachable", definite=False)) for call in message.calls]
-        except faults.ActorDiedError:
+        except DEATHS:
             seat = self._hosts[message.host]
             if seat.incarnation == message.incarnation:
                 seat.dead = True

@@ -30,9 +30,20 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 
-__all__ = ["LOSSES", "Host", "Process", "make_lost"]
+__all__ = ["DEATHS", "LOSSES", "UNREACHABLE", "Host", "Process", "make_lost"]
 
-LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError)
+# Nothing came back, and the host may live.
+UNREACHABLE = (faults.ActorUnavailableError, faults.OutOfDiskError)
+# The host is gone. Only the first is a RayActorError, and ActorUnavailableError is one too: catch UNREACHABLE before.
+DEATHS = (
+    faults.RayActorError,
+    faults.WorkerCrashedError,
+    faults.OutOfMemoryError,
+    faults.NodeDiedError,
+    faults.LocalRayletDiedError,
+    faults.ActorUnschedulableError,  # its node is gone before it was placed there
+)
+LOSSES = (faults.ObjectLostError, faults.OutOfDiskError, *DEATHS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
