@@ -264,6 +264,27 @@ def test_a_payload_that_is_slow_is_not_called_lost() -> None:
     assert (list(found), lost, late) == (["slow/1/0"], (), ())
 
 
+@ray.remote(num_cpus=0, num_returns=64)
+def _hanging() -> Any:
+    time.sleep(8)
+    return [np.zeros(4, dtype=np.uint8)] * 64
+
+
+@pytest.mark.usefixtures("runtime")
+def test_many_payloads_that_hang_take_no_longer_than_one_and_those_that_are_there_are_used() -> None:
+    """They are waited for together: at a time each, 64 rows took the host's only thread for 3.2 s more."""
+    refs = [*_hanging.remote(), ray.put(np.full(4, 7, dtype=np.uint8))]
+    payloads = [Payload(key=f"vector/{index}/0", ref=ref, nbytes=4) for index, ref in enumerate(refs)]
+    host = ray_host.Host((ProbeSpec(name="p"),), 0)
+    calls = [Call(node="p", request=Evaluate(round=1, state=state)) for state in (tuple(payloads), (payloads[-1],))]
+    began = time.monotonic()
+    (first, *_), (second, *_) = host.perform(calls, 1.0)
+    assert time.monotonic() - began < 1.5
+    late = tuple(payload.key for payload in payloads[:-1])
+    assert first == Failed(reason="payload late", definite=False, lost=late)
+    assert second == Evaluated(accuracy=7.0, loss=7.0)
+
+
 @pytest.mark.usefixtures("runtime")
 def test_a_reply_with_more_payloads_than_were_declared_is_a_bug_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_host, "payloads_in_reply", lambda request: 0)
