@@ -19,6 +19,7 @@ import psutil
 import pytest
 import ray
 import torch
+from ray import exceptions as faults
 
 from hqde_ref.core.splitting import gpu_share
 from hqde_ref.errors import RuntimeFault
@@ -169,6 +170,18 @@ def test_a_stopped_host_is_late_and_goes_on_where_it_stopped(runtime: OnRay) -> 
     assert isinstance(runtime.ask([probe("q1", 1)], enough=1, until=_until(runtime))[0].reply, Observed)
 
 
+def test_settling_waits_for_no_host_that_is_stopped_on_this_machine(runtime: OnRay) -> None:
+    pid = runtime.pid_of("h1")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        runtime.settle(within_s=3)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    runtime.settle(within_s=60)
+    assert runtime.pid_of("h1") == pid, "it lives, so nobody started it afresh"
+
+
 def test_closing_ends_the_hosts_and_leaves_the_callers_ray_alone(runtime: OnRay) -> None:
     """Clause 0.12: this second runtime uses the session that the first one started."""
     second = OnRay({"z0": (ProbeSpec(name="z"),)})
@@ -249,6 +262,27 @@ def test_a_payload_that_is_slow_is_not_called_lost() -> None:
     assert ray_host._load([payload], time.monotonic()) == ({}, (), ("slow/1/0",))
     found, lost, late = ray_host._load([payload], time.monotonic() + 60)
     assert (list(found), lost, late) == (["slow/1/0"], (), ())
+
+
+@ray.remote(num_cpus=0, num_returns=64)
+def _hanging() -> Any:
+    time.sleep(8)
+    return [np.zeros(4, dtype=np.uint8)] * 64
+
+
+@pytest.mark.usefixtures("runtime")
+def test_many_payloads_that_hang_take_no_longer_than_one_and_those_that_are_there_are_used() -> None:
+    """They are waited for together: at a time each, 64 rows took the host's only thread for 3.2 s more."""
+    refs = [*_hanging.remote(), ray.put(np.full(4, 7, dtype=np.uint8))]
+    payloads = [Payload(key=f"vector/{index}/0", ref=ref, nbytes=4) for index, ref in enumerate(refs)]
+    host = ray_host.Host((ProbeSpec(name="p"),), 0)
+    calls = [Call(node="p", request=Evaluate(round=1, state=state)) for state in (tuple(payloads), (payloads[-1],))]
+    began = time.monotonic()
+    (first, *_), (second, *_) = host.perform(calls, 1.0)
+    assert time.monotonic() - began < 1.5
+    late = tuple(payload.key for payload in payloads[:-1])
+    assert first == Failed(reason="payload late", definite=False, lost=late)
+    assert second == Evaluated(accuracy=7.0, loss=7.0)
 
 
 @pytest.mark.usefixtures("runtime")
@@ -339,3 +373,107 @@ def test_a_host_that_comes_back_is_placed_where_fewest_hosts_are(monkeypatch: py
     assert placed == ["n3", "n2", "n3"]
     monkeypatch.setattr("hqde_ref.runtimes.on_ray.alive_nodes", list)
     assert runtime._choose_node() is None, "Ray says what is wrong"
+
+
+DEATHS = [
+    faults.ActorDiedError(),
+    faults.OutOfMemoryError("killed by the memory monitor"),
+    faults.NodeDiedError("its node is gone"),
+    faults.ActorUnschedulableError("its node is gone"),
+    faults.LocalRayletDiedError(),
+    faults.WorkerCrashedError(),
+]
+
+
+def _dying(monkeypatch: pytest.MonkeyPatch, error: Exception, *, times: int = 1) -> None:
+    """Let the next reads of what Ray returns end in this error."""
+    get, left = ray.get, [error] * times
+
+    def dying(*args: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return get(*args, **options)
+
+    monkeypatch.setattr(ray, "get", dying)
+
+
+@pytest.mark.parametrize("error", DEATHS, ids=lambda error: type(error).__name__)
+def test_whatever_ray_calls_the_death_of_a_host_it_is_a_crash(
+    runtime: OnRay, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A read of an answer, and then a probe, end in this: the host is dead, and settling is not broken off."""
+    seat = runtime._hosts["h1"]
+    with monkeypatch.context() as patched:
+        _dying(patched, error)
+        answers = runtime.ask([probe("p1", 1)], enough=1, until=_until(runtime))
+    assert answers[0].reply == Failed(reason="crashed", definite=True)
+    assert seat.dead
+    seat.dead = False
+    with monkeypatch.context() as patched:
+        _dying(patched, error)
+        assert runtime._note_answer(seat, None)
+    assert seat.dead
+    seat.dead = False
+
+
+def test_a_host_whose_disk_is_full_is_out_of_reach_and_not_dead(
+    runtime: OnRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        _dying(patched, faults.OutOfDiskError())
+        answers = runtime.ask([probe("p1", 1)], enough=1, until=_until(runtime))
+    assert answers[0].reply == Failed(reason="unreachable", definite=False)
+    assert not runtime._hosts["h1"].dead
+
+
+@pytest.mark.parametrize("error", [*DEATHS, faults.OutOfDiskError()], ids=lambda error: type(error).__name__)
+@pytest.mark.usefixtures("runtime")
+def test_a_payload_is_lost_whatever_ended_the_host_that_made_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    payload = Payload(key="vector/1/0", ref=ray.put(np.zeros(4, dtype=np.uint8)), nbytes=4)
+    with monkeypatch.context() as patched:
+        _dying(patched, error, times=2)
+        assert ray_host._load([payload], time.monotonic() + 5) == ({}, ("vector/1/0",), ())
+
+
+@pytest.mark.parametrize("error", DEATHS, ids=lambda error: type(error).__name__)
+def test_a_host_that_dies_while_it_starts_is_started_afresh_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    started: list[str] = []
+    runtime = OnRay.__new__(OnRay)
+    runtime._hosts = {"h": SimpleNamespace(pending="first", process=None)}
+
+    def restart(host: str) -> None:
+        started.append(host)
+        runtime._hosts[host] = SimpleNamespace(pending=f"fresh {len(started)}", process=None)
+
+    def get(pending: str, *, timeout: float) -> str:
+        if pending == "fresh 2":
+            return "ready"
+        raise error
+
+    monkeypatch.setattr(runtime, "restart", restart)
+    monkeypatch.setattr(ray, "get", get)
+    runtime._become_ready("h", time.monotonic() + 10)
+    assert started == ["h", "h"]
+    assert (runtime._hosts["h"].process, runtime._hosts["h"].pending) == ("ready", None)
+    runtime._hosts["h"].pending = "again"
+    runtime._become_ready("h", time.monotonic() - 1)
+    assert runtime._hosts["h"].pending is not None, "no time is left, so the caller names it"
+
+
+@pytest.mark.usefixtures("runtime")
+def test_nodes_that_cannot_be_built_are_said_so_and_not_tried_again() -> None:
+    with pytest.raises(RuntimeFault, match="host x0: its nodes cannot be built") as caught:
+        OnRay({"x0": (BrokenSpec(name="x"),)}, start_within_s=60)
+    assert "no such model" in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenSpec:
+    name: str
+
+    def build(self, incarnation: int, /) -> Any:
+        raise ValueError("no such model")

@@ -1,6 +1,7 @@
 """Nodes in Ray actors: one actor a host, several members a host, vectors in Ray's object store.
 
-Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Nothing else here imports Ray.
+Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Ray is imported here, in ``ray_host`` and in
+``ray_cluster``, and nowhere else in this package.
 
 - One message a host and ask. Its return values are small metadata and one object a payload, so vectors go from host to
   host and the caller reads metadata only. Objects are returned, never put: what a dead host returned stays readable.
@@ -44,11 +45,12 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
-from hqde_ref.runtimes.ray_host import LOSSES, Host, Process, make_lost
+from hqde_ref.runtimes.ray_host import DEATHS, LOSSES, UNREACHABLE, Host, Process, make_lost
 
 __all__ = ["OnRay"]
 
 _AGAIN_S = 0.2
+_ANSWER_S = 1.0  # how long a host may take to say that it is there
 _FETCH_S = 60.0
 _FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
 
@@ -234,11 +236,18 @@ class OnRay:
     def settle(self, *, within_s: float, down: Sequence[str] = ()) -> None:
         """Restart what died, except the hosts that shall stay ``down``, and wait until the rest is ready.
 
+        By default Ray takes some 15 s to notice that a node is gone, so where nodes may be lost give more than that.
+
         Raises:
             RuntimeFault: naming the hosts that are not, once the time is up (clause 1.2).
         """
         until = time.monotonic() + within_s
-        self._note_deaths(until)
+        if doubtful := self._note_deaths(until):
+            raise RuntimeFault(
+                what=f"host(s) {', '.join(doubtful)}",
+                problem=f"neither answered nor known to be dead within {within_s:g} s",
+                do="give more time: Ray may not have noticed yet that a node is gone",
+            )
         for host, seat in self._hosts.items():
             if seat.dead and host not in down:
                 self.restart(host)
@@ -309,39 +318,60 @@ class OnRay:
 
     def _become_ready(self, host: str, until: float) -> None:
         seat = self._hosts[host]
-        if seat.pending is None:
-            return
         while seat.pending is not None:
             try:
                 seat.process = ray.get(seat.pending, timeout=max(until - time.monotonic(), 0.001))
                 seat.pending = None
             except faults.GetTimeoutError:
                 return
-            except faults.ActorUnavailableError:  # the question or its answer was lost on the way
+            except UNREACHABLE:  # the question or its answer was lost on the way
                 time.sleep(_AGAIN_S)
                 seat.pending = seat.actor.ready.remote()
-            except faults.RayActorError as error:
-                problem = f"its nodes cannot be built ({error})"
-                raise RuntimeFault(what=f"host {host}", problem=problem, do="mend them") from error
+            except DEATHS as error:
+                if isinstance(error, faults.RayActorError) and error.actor_init_failed:
+                    problem = f"its nodes cannot be built ({error})"
+                    raise RuntimeFault(what=f"host {host}", problem=problem, do="mend them") from error
+                if time.monotonic() >= until:
+                    return
+                time.sleep(_AGAIN_S)  # it died while it started, perhaps with its node
+                self.restart(host)
+                seat = self._hosts[host]
 
-    def _note_deaths(self, until: float) -> None:
-        """Mark hosts whose process is gone. One that is busy or stopped does not answer and counts as alive."""
-        doubtful = [seat for seat in self._hosts.values() if not seat.dead and seat.pending is None]
-        while doubtful:
-            probes = {seat.actor.ready.remote(): seat for seat in doubtful}
-            answered, _ = ray.wait(list(probes), num_returns=len(probes), timeout=1.0)
-            doubtful = []
-            for probe in answered:
-                try:
-                    ray.get(probe)
-                except faults.ActorUnavailableError:  # out of reach: dead with its node, or a message was lost
-                    doubtful.append(probes[probe])
-                except faults.RayActorError:
-                    probes[probe].dead = True
+    def _note_deaths(self, until: float) -> list[str]:
+        """Mark hosts whose process is gone, and name those of which that is not known when the time is up.
+
+        A host may be busy or stopped: while its process is seen on this machine, one that does not answer counts as
+        alive. On another, silence may mean that its node is lost, and Ray takes seconds to say so: it is waited for.
+        """
+        asked = [host for host, seat in self._hosts.items() if not seat.dead and seat.pending is None]
+        probes = {host: self._hosts[host].actor.ready.remote() for host in asked}
+        while probes:
+            _, silent = ray.wait(list(probes.values()), num_returns=len(probes), timeout=_ANSWER_S)
+            alive = alive_nodes() if silent else []
+            for host, probe in list(probes.items()):
+                seat = self._hosts[host]
+                if probe in silent:
+                    seat.dead = seat.process is not None and seat.process.machine not in alive
+                    known = seat.dead or self._find_process(seat) is not None
+                elif not (known := self._note_answer(seat, probe)):
+                    probes[host] = seat.actor.ready.remote()
+                if known:
+                    del probes[host]
             if time.monotonic() >= until:
-                return
-            if doubtful:
+                break
+            if probes:
                 time.sleep(_AGAIN_S)
+        return list(probes)
+
+    def _note_answer(self, seat: _Seat, probe: Any) -> bool:
+        """Mark a host that is dead; False if it is out of reach: dead with its node, or a message was lost."""
+        try:
+            ray.get(probe)
+        except UNREACHABLE:
+            return False
+        except DEATHS:
+            seat.dead = True
+        return True
 
     def _send(self, calls: Sequence[Call], replies: dict[int, Reply], until: float) -> list[_Message]:
         """The messages to wait for: those in flight that an equal call joins, and one new one a host."""
@@ -387,9 +417,9 @@ class OnRay:
             self._flying.remove(message)
         try:
             metas = ray.get(message.meta, timeout=max(until - time.monotonic(), 1.0))
-        except (faults.ActorUnavailableError, faults.ObjectLostError, faults.GetTimeoutError):
+        except (*UNREACHABLE, faults.ObjectLostError, faults.GetTimeoutError):
             return [(call, Failed(reason="unreachable", definite=False)) for call in message.calls]
-        except faults.ActorDiedError:
+        except DEATHS:
             seat = self._hosts[message.host]
             if seat.incarnation == message.incarnation:
                 seat.dead = True

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 import warnings
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,20 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 
-__all__ = ["LOSSES", "Host", "Process", "make_lost"]
+__all__ = ["DEATHS", "LOSSES", "UNREACHABLE", "Host", "Process", "make_lost"]
 
-LOSSES = (faults.ObjectLostError, faults.RayActorError, faults.WorkerCrashedError)
+# Nothing came back, and the host may live.
+UNREACHABLE = (faults.ActorUnavailableError, faults.OutOfDiskError)
+# The host is gone. Only the first is a RayActorError, and ActorUnavailableError is one too: catch UNREACHABLE before.
+DEATHS = (
+    faults.RayActorError,
+    faults.WorkerCrashedError,
+    faults.OutOfMemoryError,
+    faults.NodeDiedError,
+    faults.LocalRayletDiedError,
+    faults.ActorUnschedulableError,  # its node is gone before it was placed there
+)
+LOSSES = (faults.ObjectLostError, faults.OutOfDiskError, *DEATHS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +77,15 @@ class Host:
         )
 
     def perform(self, calls: list[Call], patience_s: float) -> Any:
+        """The replies with their times, and the vectors.
+
+        Args:
+            patience_s: how long to wait for payloads. A duration, since the clocks of two machines need not agree. It
+                starts when this method does: assumed is that a message is on its way for next to no time. One that
+                queued behind an earlier message waits for payloads that much longer than its caller meant.
+        """
         until = time.monotonic() + patience_s
+        _wait([payload for call in calls for payload in _referred(call)], until)  # what hangs costs no other call time
         metas: list[tuple[Reply, float, float]] = []
         vectors: list[Any] = []
         for call in calls:
@@ -81,7 +101,7 @@ class Host:
         return [metas, *vectors] if vectors else metas
 
     def _one(self, call: Call, until: float) -> Reply:
-        arrays, lost, slow = _load([p for p in payloads_of(call.request) if isinstance(p.ref, ray.ObjectRef)], until)
+        arrays, lost, slow = _load(_referred(call), until)
         if lost:
             return Failed(reason="payload lost", definite=True, lost=lost)
         if slow:  # named as well, so that the caller can go on without them
@@ -124,24 +144,41 @@ def make_lost(*, until: float) -> Any:
     raise RuntimeFault(what="a payload to lose", problem="is still there", do="give more time")
 
 
+def _referred(call: Call) -> list[Payload]:
+    """The payloads of a call that are in the object store."""
+    return [payload for payload in payloads_of(call.request) if isinstance(payload.ref, ray.ObjectRef)]
+
+
+def _wait(payloads: list[Payload], until: float) -> list[Any]:
+    """Wait for all of them together, and return the references that can be read now, if only to hear of their loss.
+
+    Ray fetches none while it waits for one that is not made, or is being made again: those get half of the time.
+    """
+    refs = list({payload.ref for payload in payloads})
+    for share, fetch in ((0.5, False), (1.0, True)):
+        if refs:
+            left = max(until - time.monotonic(), 0)
+            refs, _ = ray.wait(refs, num_returns=len(refs), timeout=share * left, fetch_local=fetch)
+    return refs
+
+
 def _load(payloads: list[Payload], until: float) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
     """The vectors by key, the keys of those that are lost, and of those that did not come in time.
 
     What is slow may still come: only what Ray says is gone is lost.
     """
-    refs = {payload.key: payload.ref for payload in payloads}
-    try:
-        arrays = ray.get(list(refs.values()), timeout=max(until - time.monotonic(), 0.05))
-        return {key: torch.from_numpy(array) for key, array in zip(refs, arrays, strict=True)}, (), ()
-    except (*LOSSES, faults.GetTimeoutError):
-        pass  # which of them it is has to be asked one by one
+    ready = set(_wait(payloads, until))
+    here = {payload.key: payload.ref for payload in payloads if payload.ref in ready}
+    slow = [payload.key for payload in payloads if payload.ref not in ready]
+    with suppress(*LOSSES, faults.GetTimeoutError):  # which of them it is has to be asked one by one
+        arrays = ray.get(list(here.values()), timeout=0)
+        return {key: torch.from_numpy(array) for key, array in zip(here, arrays, strict=True)}, (), tuple(slow)
     found: dict[str, Tensor] = {}
     lost: list[str] = []
-    slow: list[str] = []
-    for key, ref in refs.items():
+    for key, ref in here.items():
         try:
-            found[key] = torch.from_numpy(ray.get(ref, timeout=max(until - time.monotonic(), 0.05)))
-        except faults.GetTimeoutError:
+            found[key] = torch.from_numpy(ray.get(ref, timeout=0))
+        except faults.GetTimeoutError:  # it had to make room again
             slow.append(key)
         except LOSSES:
             lost.append(key)

@@ -1,4 +1,4 @@
-"""Rounds, or the weight store, while Ray itself loses messages.
+"""Rounds of one kind, or the weight store, while Ray itself loses messages.
 
 Run as a process of its own with RAY_testing_rpc_failure set.
 """
@@ -9,54 +9,58 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from hqde_ref.core.quorums import plan_store
-from hqde_ref.messages import Accepted, Answer, Call, Failed, Payload, Runtime, Value
+from hqde_ref.messages import Accepted, Answer, Call, Failed, Runtime, Value
 from hqde_ref.nodes.store import StoreSpec
 from hqde_ref.rounds.storing import scrub
 from hqde_ref.rounds.training import training_round
 from hqde_ref.runtimes.on_ray import OnRay
-from tests.live.rounds import WAYS, both_nodes, check_exact
+from tests.live.rounds import WAYS, check_exact
 from tests.store_fire import under_fire
 
 ROUNDS = 3
 WRITES = 120
 
 
-def rounds() -> None:
-    """Every kind of round, three in a row: accounts, exact, and whole once the failures are used up."""
-    with OnRay(both_nodes(), start_within_s=120) as runtime:
-        for way, (ensemble, usual) in WAYS.items():
-            policy = dataclasses.replace(usual, round_within_s=30.0)  # Ray takes seconds to notice each loss
-            after = None
-            for number in range(1, ROUNDS + 1):
-                plan = ensemble.plan(runtime, policy, number=number, after=after)
-                verdict = training_round(runtime, plan)
-                check_exact(ensemble, policy, verdict)
-                assert isinstance(verdict, Accepted)
-                print(f"{way}, round {number}: missing {dict(verdict.missing)}", flush=True)
-                after = verdict
-            assert verdict.used == ensemble.members, "by now the failures are used up"
-
-
-class Unkilled:
-    """Stores that nothing befalls but lost messages, which it counts."""
+class Counting:
+    """A runtime that counts the answers which show that a message was lost."""
 
     def __init__(self, runtime: OnRay) -> None:
-        self.plan = plan_store(runtime.hosts)
-        self.world: Runtime = self
         self.lost = 0
         self.now = runtime.now
+        self.fetch = runtime.fetch
         self._runtime = runtime
-
-    def fetch(self, payload: Payload) -> Tensor:
-        return self._runtime.fetch(payload)
 
     def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
         answers = self._runtime.ask(calls, enough=enough, until=until)
         self.lost += sum(isinstance(a.reply, Failed) and a.reply.reason == "unreachable" for a in answers)
         return answers
+
+
+def rounds(way: str) -> None:
+    """Three rounds of a kind: account, exact, and whole once the failures are used up. Some are really seen."""
+    ensemble, usual = WAYS[way]
+    policy = dataclasses.replace(usual, round_within_s=30.0)  # Ray takes seconds to notice each loss
+    with OnRay(ensemble.nodes(), start_within_s=120) as runtime:
+        world = Counting(runtime)
+        after = None
+        for number in range(1, ROUNDS + 1):
+            verdict = training_round(world, ensemble.plan(world, policy, number=number, after=after))
+            check_exact(ensemble, policy, verdict)
+            assert isinstance(verdict, Accepted)
+            print(f"{way}, round {number}: missing {dict(verdict.missing)}, {world.lost} calls lost", flush=True)
+            after = verdict
+        assert verdict.used == ensemble.members, "by now the failures are used up"
+        assert world.lost > 0
+
+
+class Unkilled(Counting):
+    """Stores that nothing befalls but lost messages."""
+
+    def __init__(self, runtime: OnRay) -> None:
+        super().__init__(runtime)
+        self.plan = plan_store(runtime.hosts)
+        self.world: Runtime = self
 
     def kill(self, store: str) -> None:
         raise AssertionError("nobody is killed here")
@@ -79,4 +83,4 @@ def stores() -> None:
 
 
 if __name__ == "__main__":
-    {"rounds": rounds, "stores": stores}[sys.argv[1]]()
+    {"rounds": rounds, "stores": stores}[sys.argv[1]](*sys.argv[2:])

@@ -72,6 +72,8 @@ def struck_round(
 
     plan = ensemble.plan(runtime, policy)
     warm = training_round(runtime, plan)  # everybody holds a state that was published
+    assert isinstance(warm, Accepted), warm
+    assert warm.used == ensemble.members
     plan = ensemble.plan(runtime, policy, number=2, after=warm)
     began = runtime.now()
     verdict = training_round(Moments(runtime, round_number=2, reached=reached), plan)

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.live.rounds import WAYS
+
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 
 
@@ -40,39 +42,48 @@ def _run(*arguments: str, **environment: str) -> str:
     ],
 )
 def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_whole(way: str, stage: str) -> None:
-    assert "used, missing" in _run("tests.live.three_nodes", way, stage)
+    """What must hold is asserted there; here, that nothing was raised."""
+    _run("tests.live.three_nodes", way, stage)
+
+
+@pytest.mark.live
+def test_a_host_of_a_lost_node_is_named_until_ray_notices_and_then_started_elsewhere() -> None:
+    _run("tests.live.unnoticed_node")
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("stage", ["put", "look"])
 def test_acknowledged_writes_survive_the_removal_of_one_node_and_then_of_another(stage: str) -> None:
-    assert "another node removed: 60 reads" in _run("tests.live.three_nodes_store", stage)
+    _run("tests.live.three_nodes_store", stage)
 
 
-def _losing(lost: str) -> str:
-    """What makes Ray lose messages, as it wants to be told."""
-    failures = {
+def _losing(lost: str, failures: int) -> str:
+    """What makes Ray lose messages, as it wants to be told: a quarter of them, until a process has lost so many."""
+    settings = {
         "CoreWorkerService.grpc_client.PushTask": {
-            "num_failures": 12,
+            "num_failures": failures,
             "req_failure_prob": 25 if lost in ("requests", "both") else 0,
             "resp_failure_prob": 25 if lost in ("responses", "both") else 0,
             "in_flight_failure_prob": 0,
         }
     }
-    return json.dumps(failures)
+    return json.dumps(settings)
 
 
-LOST = ["requests", pytest.param("responses", marks=pytest.mark.live), pytest.param("both", marks=pytest.mark.live)]
-
-
-@pytest.mark.parametrize("lost", LOST)
-def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(lost: str) -> None:
-    out = _run("tests.live.lost_messages", "rounds", RAY_testing_rpc_failure=_losing(lost))
-    assert out.count("round 3: missing {}") == 5
+@pytest.mark.parametrize(
+    ("way", "lost"),
+    [
+        pytest.param(way, lost, marks=() if (way, lost) == ("sharded", "requests") else pytest.mark.live)
+        for way in WAYS
+        for lost in ("requests", "responses", "both")
+    ],
+)
+def test_messages_that_ray_loses_change_no_result_and_nobody_counts_twice(way: str, lost: str) -> None:
+    """Two rounds are some 24 messages or more, so that the third has none to lose: see ``rounds`` there."""
+    _run("tests.live.lost_messages", "rounds", way, RAY_testing_rpc_failure=_losing(lost, 5))
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("lost", ["requests", "responses", "both"])
 def test_messages_that_ray_loses_cost_no_acknowledged_write_of_the_store(lost: str) -> None:
-    out = _run("tests.live.lost_messages", "stores", RAY_testing_rpc_failure=_losing(lost))
-    assert "120 writes acknowledged and found" in out
+    _run("tests.live.lost_messages", "stores", RAY_testing_rpc_failure=_losing(lost, 12))

@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from typing import Any
 
+import psutil
 import ray
 from ray.cluster_utils import Cluster
 
@@ -24,6 +25,13 @@ QUICK_CHECKS = {  # a node that is gone is known in half a second instead of fif
 LEAN: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 128 << 20, "include_log_monitor": False}
 
 
+def process_of(runtime: OnRay, host: str) -> psutil.Process:
+    """That of a host on any node of this machine: ``pid_of`` knows those of the caller's node only."""
+    process = runtime._hosts[host].process
+    assert process is not None
+    return psutil.Process(process.pid)
+
+
 def main(way: str, stage: str) -> None:
     """Remove a node that carries members, check the round, and that the next one has everybody."""
     ensemble = dataclasses.replace(CROWDED if "crowded" in way else ALONE, apart=False)
@@ -36,18 +44,26 @@ def main(way: str, stage: str) -> None:
             victim = others[0]
             gone = [host for host in runtime.hosts if runtime.node_of(host) == victim.node_id]
             assert gone, "every node carries a host"
+
+            def remove() -> None:
+                running = [process_of(runtime, host) for host in gone]
+                cluster.remove_node(victim, allow_graceful=False)
+                psutil.wait_procs(running, timeout=10)  # hosts outlive their node for a moment, and would train
+
             verdict, took = struck_round(
                 runtime,
                 ensemble,
                 policy,
                 stage=stage,
-                strike=lambda: cluster.remove_node(victim, allow_graceful=False),
+                strike=remove,
             )
             lost = [member for member in ensemble.members if ensemble.host_of(member) in gone]
             print(
                 f"{way}, {stage}: {len(verdict.used)} used, missing {dict(verdict.missing)}, {took:.1f} s", flush=True
             )
             assert set(verdict.missing) <= set(lost), "only members of the removed node may be missing"
+            if stage == "train":
+                assert set(verdict.missing) == set(lost), "who was gone before training has contributed nothing"
             check_whole_again(runtime, ensemble, policy, verdict)
     finally:
         cluster.shutdown()
