@@ -20,10 +20,10 @@ class RobustRule:
     """What holds of a rule beside its bound.
 
     Attributes:
-        translates, negates, rotates: shifting, negating or turning all contributions does so to the result.
+        translates, scales, negates, rotates: a shift, a factor, -1, or a turn of all contributions acts on the result.
         stretches: so does a factor of its own for each coordinate.
         rises: raising a value lowers no value of the result.
-        inside: whose range no value of the result leaves; None: it may leave everyone's, since clipping pulls to zero.
+        inside: whose range no value of the result leaves; None: clipping may take it out of everyone's.
         fits: if all honest send the same, that is the result.
         picks: the result is one of the contributions.
         ties: distinct contributions often score alike, unless as many as may lie stand apart: the tie-break by content
@@ -33,6 +33,7 @@ class RobustRule:
     """
 
     translates: bool = True
+    scales: bool = True
     negates: bool = True
     rotates: bool = True
     stretches: bool = False
@@ -69,7 +70,8 @@ UNPROVEN: Final[Mapping[str, RobustRule]] = {
     "covariance_filter": RobustRule(fits=False),
     # Krum on the last few rows counts one neighbour, and two rows are each other's nearest, unless f is 3 or more.
     "bulyan": RobustRule(rotates=False, faulty_untied=3),
-    "centred_clipping": RobustRule(rotates=False),
+    # Only what holds from any centre with any radius: zero and a constant, say, as well as a median and a distance.
+    "centred_clipping": RobustRule(translates=False, scales=False, rotates=False, inside=None, fits=False),
 }
 
 # Those and the mean, which withstands nobody but has symmetries too.

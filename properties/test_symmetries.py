@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,7 +53,14 @@ def _full(workers: Sequence[str], faulty_max: int) -> tuple[str, ...]:
     return (*workers, *(f"silent {number}" for number in range(faulty_max)))
 
 
-def _point(implementation: Subject, way: Way, rows: Rows, *, full: bool = False) -> Rows:
+class _Point(NamedTuple):
+    """A result, and the dtype whose rounding shows in it."""
+
+    row: Rows
+    dtype: str
+
+
+def _point(implementation: Subject, way: Way, rows: Rows, *, full: bool = False) -> _Point:
     rule, layout, workers = RULES[way.rule], flat_layout(rows.shape[1], "float64"), name_workers(len(rows))
     result = result_of(
         implementation,
@@ -61,13 +70,13 @@ def _point(implementation: Subject, way: Way, rows: Rows, *, full: bool = False)
         faulty_max=rule.faulty_untied,
         members=_full(workers, rule.faulty_untied) if full or rule.ties else None,
     )
-    return flat_row(result, layout)
+    return _Point(flat_row(result, layout), coarsest(result, layout))
 
 
-def _require_same_point(got: Rows, wanted: Rows, rows: Rows, what: str, *, spread: float = 1.0) -> None:
-    slack = symmetry_slack("float64", spread=spread, top=float(np.abs(rows).max()), size=rows.shape[1])
-    apart = float(np.linalg.norm(got - wanted))
-    assert apart <= slack, f"{what}: the result is {got.tolist()}, wanted {wanted.tolist()}"
+def _require_same_point(got: _Point, wanted: Rows, rows: Rows, what: str, *, spread: float = 1.0) -> None:
+    slack = symmetry_slack(got.dtype, spread=spread, top=float(np.abs(rows).max()), size=rows.shape[1])
+    apart = float(np.linalg.norm(got.row - wanted))
+    assert apart <= slack, f"{what}: the result is {got.row.tolist()}, wanted {wanted.tolist()}"
 
 
 @where(lambda rule: True)
@@ -83,14 +92,14 @@ def test_moving_and_stretching_all_moves_and_stretches_the_result(
 ) -> None:
     """Adding the same vector to all contributions adds it to the result; a common factor, also a negative one, too.
 
-    A rule that clips lengths is about zero, and is not moved.
+    A rule that clips lengths is about zero, and is not moved; one that clips to a given length is negated only.
 
     Clause: 4.8. Catches: planted.ClipsNorms, planted.PullsTowardsZero.
     """
     rule = RULES[way.rule]
-    factor = math.ldexp(-1.0 if exponent % 2 and rule.negates else 1.0, exponent)
-    shift = shift if rule.translates else 0
-    wanted = _point(implementation, way, rows) * factor + shift
+    sign = -1.0 if exponent % 2 and rule.negates else 1.0
+    factor, shift = math.ldexp(sign, exponent if rule.scales else 0), shift if rule.translates else 0
+    wanted = _point(implementation, way, rows).row * factor + shift
     moved = rows * factor + shift
     got = _point(implementation, way, moved)
     _require_same_point(got, wanted, moved, f"times {factor}, plus {shift}", spread=abs(factor))
@@ -105,7 +114,7 @@ def test_turning_all_turns_the_result(implementation: Subject, way: Way, rows: R
     """
     size = rows.shape[1]
     rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]
-    wanted = _point(implementation, way, rows) @ rotation
+    wanted = _point(implementation, way, rows).row @ rotation
     _require_same_point(_point(implementation, way, rows @ rotation), wanted, rows, "rotated")
 
 
@@ -124,7 +133,7 @@ def test_coordinates_may_be_listed_in_any_order(
     Clause: 4.8. Catches: planted.SortsByTheFirstCoordinate.
     """
     listed = [place for place in order if place < rows.shape[1]]
-    wanted = _point(implementation, way, rows)[listed]
+    wanted = _point(implementation, way, rows).row[listed]
     _require_same_point(_point(implementation, way, rows[:, listed]), wanted, rows, f"coordinates listed as {listed}")
 
 
@@ -143,11 +152,11 @@ def test_each_coordinate_may_have_a_unit_of_its_own(
     Clause: 4.8. Catches: planted.FarthestWins, planted.ClipsNorms.
     """
     units = np.exp2(exponents[: rows.shape[1]])
-    wanted = _point(implementation, way, rows, full=True) * units
-    got = _point(implementation, way, rows * units, full=True)
+    wanted = _point(implementation, way, rows, full=True).row * units
+    got, dtype = _point(implementation, way, rows * units, full=True)
     # Summing on one grid for the whole row is exact enough, but shows in the last bits.
     top = float(np.abs(rows * units).max())
-    slack = average_slack("float64", count=len(rows), top=top) if way in MEAN_WAYS else 0.0
+    slack = average_slack(dtype, count=len(rows), top=top) if way in MEAN_WAYS else 0.0
     assert np.all(np.abs(got - wanted) <= slack), (
         f"in units of {units.tolist()} the result is {got.tolist()}, wanted {wanted.tolist()}"
     )
@@ -219,5 +228,6 @@ def test_krum_is_one_of_the_contributions(implementation: Subject, way: Way, cas
     """
     result = result_of(implementation, way, case.updates, layout=case.layout, faulty_max=case.faulty_max)
     point = flat_row(result, case.layout)
-    sent = any(np.array_equal(point, row) for row in case.rows.values())
+    kind = getattr(torch, coarsest(result, case.layout))  # whether it is the layout's is clause 0.2
+    sent = any(np.array_equal(point, torch.from_numpy(row).to(kind).double().numpy()) for row in case.rows.values())
     assert sent, f"the result is {point.tolist()}, which none of {', '.join(case.rows)} sent"
