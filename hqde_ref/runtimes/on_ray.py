@@ -1,6 +1,7 @@
 """Nodes in Ray actors: one actor a host, several members a host, vectors in Ray's object store.
 
-Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Nothing else here imports Ray.
+Source: HQDE clauses 1.1, 1.2, 3.5; ``docs/design.md``, the laws of ``ask``. Ray is imported here, in ``ray_host`` and
+in ``ray_cluster``, and nowhere else in this package.
 
 - One message a host and ask. Its return values are small metadata and one object a payload, so vectors go from host to
   host and the caller reads metadata only. Objects are returned, never put: what a dead host returned stays readable.
