@@ -18,7 +18,7 @@ from hqde_ref.runtimes.on_ray import OnRay
 from tests.live.rounds import WAYS, check_exact
 from tests.store_fire import under_fire
 
-ROUNDS = 3
+ROUNDS = 6
 WRITES = 120
 
 
@@ -38,7 +38,7 @@ class Counting:
 
 
 def rounds(way: str) -> None:
-    """Three rounds of a kind: account, exact, and whole once the failures are used up. Some are really seen."""
+    """Six rounds of a kind: account, exact, and whole once the failures are used up. Some are really seen."""
     ensemble, usual = WAYS[way]
     policy = dataclasses.replace(usual, round_within_s=30.0)  # Ray takes seconds to notice each loss
     with OnRay(ensemble.nodes(), start_within_s=120) as runtime:
