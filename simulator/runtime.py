@@ -41,6 +41,7 @@ from hqde_ref.messages import (
     payloads_of,
 )
 from hqde_ref.runtimes.local import perform_guarded
+from hqde_ref.runtimes.naming import hosts_of_nodes
 from simulator.streams import stream
 
 __all__ = ["GONE", "Network", "Simulated", "work_of"]
@@ -137,7 +138,7 @@ class Simulated:
         self._observe = observe
         self._flying: list[_Message] = []
         self._hosts = {host: _Host(tuple(specs), _build(specs, 0)) for host, specs in hosts.items()}
-        self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
+        self._host_of = hosts_of_nodes(hosts)
 
     # ---------------------------------------------------------------------------------------------- Runtime
 

@@ -97,6 +97,10 @@ class System(Strict):
             raise ValueError(f"hosts: wanted at most one a worker ({self.workers}), got {self.hosts}")
         if self.apart and self.slow_factor is not None:
             raise ValueError("slow_factor: wanted none with apart, where no member's time tells that of an aggregator")
+        if self.shards is not None and self.topology != "sharded":
+            raise ValueError(f"shards: wanted none with topology {self.topology}, got {self.shards}")
+        if self.crowds and self.topology == "mapreduce":
+            raise ValueError("crowds: wanted false with topology mapreduce, whose mappers members feed one by one")
         plan_tree(workers=self.workers, branching=self.branching)
         check_policy(self.policy(), members=self.workers)
         return self

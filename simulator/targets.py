@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["Fixed", "FixedPercent", "Placement", "Strict", "Target", "choose_targets", "target_count"]
 
+_SHOWN = 8  # names in an error
+
 
 class Strict(BaseModel):
     """A part of a scenario: unknown keys are errors."""
@@ -75,8 +77,9 @@ def choose_targets(
         for name in target:
             if name not in population:
                 near = difflib.get_close_matches(name, population, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {population[0]} to {population[-1]}"
-                raise ValueError(f"there is no {name!r}{hint}")
+                known = ", ".join(population[:_SHOWN]) + (", ..." if len(population) > _SHOWN else "")
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {known}"
+                raise ValueError(f"there is no {name!r}; {hint}")
         return tuple(name for name in population if name in target)
     count = target_count(target, population=len(population))
     if count > len(population):

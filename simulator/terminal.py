@@ -85,9 +85,8 @@ def require_file(setting: str, path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir() or not path.parent.is_dir():
-        raise ConfigurationError(
-            setting=setting, wanted="a file in a folder that exists", got=str(path), do="make the folder first"
-        )
+        do = "name a file in it" if path.is_dir() else "make the folder first"
+        raise ConfigurationError(setting=setting, wanted="a file in a folder that exists", got=str(path), do=do)
     was_there = path.exists()
     try:
         with path.open("a", encoding="utf-8"):

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 
 import pytest
 
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Begin, Begun, Call, Evaluate, Evaluated, Failed, Observed, Runtime
 from hqde_ref.runtimes.frail import Frail
 from hqde_ref.runtimes.in_child import InChild, python_command
@@ -196,3 +197,10 @@ def _performed(runtime: Runtime, node: str, number: float) -> float:
     reply = runtime.ask([probe(node, number)], enough=1, until=runtime.now() + 20)[0].reply
     assert isinstance(reply, Observed)
     return reply.scores[0]
+
+
+@pytest.mark.parametrize("runtime", [Local, Simulated, Frail, OnRay])
+def test_a_name_that_two_nodes_have_is_refused_before_anything_is_started(runtime: Callable[..., Runtime]) -> None:
+    hosts = {"h0": (ProbeSpec(name="p0"),), "h1": (ProbeSpec(name="p1"), ProbeSpec(name="p0"))}
+    with pytest.raises(ConfigurationError, match="nodes of h0 and h1 must be a name for each node, got \"'p0' twice\""):
+        runtime(hosts)

@@ -121,6 +121,13 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
             "option of label_flip must be none, got 'epsilon'; remove it",
         ),
         ("round_within: 90ms", "round_within: 0s", "bad.yaml: system.round_within: wanted greater than 0"),
+        ("round_within: 90ms", "round_within: 90ms, shards: 3", "shards: wanted none with topology"),
+        (
+            "round_within: 90ms",
+            "round_within: 90ms, topology: mapreduce, rule: weighted_mean, crowds: true",
+            "crowds: wanted false with topology mapreduce",
+        ),
+        ("target: h1", "target: x99", "there is no 'x99'; there are h0, h1"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where_and_what(old: str, new: str, sentence: str) -> None:

@@ -31,6 +31,7 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.local import perform_guarded
+from hqde_ref.runtimes.naming import hosts_of_nodes
 
 __all__ = ["Frail"]
 
@@ -98,7 +99,7 @@ class Frail:
         is_counted: Callable[[Request], bool] = lambda request: True,
     ) -> None:
         self._hosts = {name: _Host(specs=tuple(specs), nodes=_build(specs, 0)) for name, specs in hosts.items()}
-        self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
+        self._host_of = hosts_of_nodes(hosts)
         self._seconds_of, self._on_arrival, self._is_counted = seconds_of, on_arrival, is_counted
         self._now = 0.0
         self._flying: list[_Message] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import LATE, Answer, Call, Failed, Node, NodeSpec, Payload, Reply
+from hqde_ref.runtimes.naming import hosts_of_nodes
 
 __all__ = ["Local", "perform_guarded"]
 
@@ -30,7 +31,9 @@ class Local:
     """Nodes in this process. ``hosts`` maps a host to the nodes it carries; here it only groups them."""
 
     def __init__(self, hosts: dict[str, tuple[NodeSpec, ...]] | Iterable[NodeSpec]) -> None:
-        specs = [spec for group in hosts.values() for spec in group] if isinstance(hosts, dict) else list(hosts)
+        groups = hosts if isinstance(hosts, dict) else {"this process": tuple(hosts)}
+        hosts_of_nodes(groups)  # refuses a name that is given twice
+        specs = [spec for group in groups.values() for spec in group]
         self._nodes: dict[str, Node] = {spec.name: spec.build(0) for spec in specs}
 
     def now(self) -> float:

@@ -44,6 +44,7 @@ from hqde_ref.messages import (
     payloads_in_reply,
     replace_payloads,
 )
+from hqde_ref.runtimes.naming import hosts_of_nodes
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
 from hqde_ref.runtimes.ray_host import DEATHS, LOSSES, UNREACHABLE, Host, Process, make_lost
 
@@ -117,7 +118,7 @@ class OnRay:
         self._gone: Any = None  # a reference to what is lost, once a test wants one
         self._spread = spread
         self._hosts: dict[str, _Seat] = {}
-        self._host_of = {spec.name: host for host, specs in hosts.items() for spec in specs}
+        self._host_of = hosts_of_nodes(hosts)
         self._owns_ray = connect(address, gpus, store_bytes)
         try:
             self._machine: str = ray.get_runtime_context().get_node_id()
