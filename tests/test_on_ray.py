@@ -293,8 +293,12 @@ def test_a_reply_with_more_payloads_than_were_declared_is_a_bug_and_says_so(monk
 
 
 def test_a_bug_in_a_node_is_raised_and_does_not_look_like_a_fault(runtime: OnRay) -> None:
+    nodes = [specs[0].name for specs in HOSTS.values()]
     with pytest.raises(AssertionError, match="a probe was asked"):
-        runtime.ask([Call(node="p0", request="nonsense")], enough=1, until=_until(runtime))
+        runtime.ask([Call(node=node, request="nonsense") for node in nodes], enough=3, until=_until(runtime))
+    time.sleep(0.5)  # all have said so by now, and the next ask is none of their business
+    answers = runtime.ask([probe(node, 1.0) for node in nodes], enough=3, until=_until(runtime))
+    assert all(isinstance(answer.reply, Observed) for answer in answers)
 
 
 def _cluster_error(address: str) -> tuple[float, str]:

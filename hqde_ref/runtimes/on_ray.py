@@ -426,6 +426,7 @@ class OnRay:
                 seat.dead = True
             return [(call, CRASHED) for call in message.calls]
         except faults.RayTaskError as error:
+            self._flying.clear()  # what was asked beside it may say the same, and not to whoever asks next
             raise error.cause from error  # a bug of a node: it must not look like a fault
         answers: list[tuple[Call, Reply]] = []
         at = 0
