@@ -40,7 +40,7 @@ class Counting:
 def rounds(way: str) -> None:
     """Six rounds of a kind: account, exact, and whole once the failures are used up. Some are really seen."""
     ensemble, usual = WAYS[way]
-    policy = dataclasses.replace(usual, round_within_s=30.0)  # Ray takes seconds to notice each loss
+    policy = dataclasses.replace(usual, round_within_s=60.0)  # Ray takes seconds to notice each loss
     with OnRay(ensemble.nodes(), start_within_s=120) as runtime:
         world = Counting(runtime)
         after = None
