@@ -10,8 +10,7 @@ broadcasts or drops one: what does not fit is refused with a sentence.
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -135,8 +134,10 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
     if weights is None:
         return (1.0,) * count
     given = weights.tolist() if isinstance(weights, Tensor) and weights.dim() == 1 else weights
-    if isinstance(given, Tensor | str | bytes) or len(given) != count:
-        got = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else str(len(given))
+    is_listed = isinstance(given, Sized) and not isinstance(given, Tensor | str | bytes)
+    if not is_listed or len(given) != count:
+        tensor = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        got = str(len(given)) if is_listed else tensor
         raise LayoutError(
             what=f"weights of {rule}",
             wanted=f"{count} (one per row)",
@@ -163,10 +164,13 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
 
 
 def _number(rule: str, index: int, value: object) -> float:
-    if isinstance(value, numbers.Real):
-        return float(value)
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)  # type: ignore[arg-type]  # whatever says it is a number, be it a tensor of no dimension
+    except (TypeError, ValueError, OverflowError):
+        pass  # said below
     raise ConfigurationError(
-        setting=f"weight {index} of {rule}", wanted="a number", got=value, do="give plain numbers, one per row"
+        setting=f"weight {index} of {rule}", wanted="a float64 number", got=value, do="give plain numbers, one per row"
     )
 
 
