@@ -22,12 +22,12 @@ from hqde_ref.core.splitting import gpu_share, split_batch
 from hqde_ref.core.trees import TreePlan, as_graph, assign_inner_nodes, plan_tree
 from hqde_ref.core.weighting import EFFICIENCY_START, next_efficiency
 from hqde_ref.errors import ConfigurationError, HqdeError
-from hqde_ref.foreign_messages import MapShuffle, Predict, Predicted, ReplanTree, RunRound, TreeReplanned
 from hqde_ref.messages import (
     Accepted,
     Aggregate,
     Aggregated,
     Failed,
+    MapShuffle,
     Misused,
     Node,
     Observe,
@@ -36,13 +36,18 @@ from hqde_ref.messages import (
     PlanSplit,
     PlanTree,
     Policy,
+    Predict,
+    Predicted,
+    ReplanTree,
     Reply,
     Request,
+    RunRound,
     SharePlanned,
     SplitPlanned,
     Trained,
     TrainSteps,
     TreePlanned,
+    TreeReplanned,
 )
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.nodes.worker import train_steps

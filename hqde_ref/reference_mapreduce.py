@@ -11,8 +11,7 @@ import math
 from hqde_ref.core.mapreduce import partition_items, partition_names, rows_of
 from hqde_ref.core.packing import digest, find_misfit, pack, packed_bytes, unpack
 from hqde_ref.core.screening import MISSHAPEN
-from hqde_ref.foreign_messages import MapShuffle, Pair, Shuffled
-from hqde_ref.messages import Call, Layout, Map, Mapped, Payload, Update
+from hqde_ref.messages import Call, Layout, Map, Mapped, MapShuffle, Pair, Payload, Shuffled, Update
 from hqde_ref.nodes.aggregator import AggregatorSpec
 from hqde_ref.runtimes.local import Local
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from hqde_ref.core.packing import digest, find_misfit, fingerprint, layout_of, pack
 from hqde_ref.core.sharding import cut, name_pieces
 from hqde_ref.core.weighting import EFFICIENCY_START
-from hqde_ref.foreign_messages import RoundFault
 from hqde_ref.messages import (
     UNKNOWN,
     Adopt,
@@ -27,6 +26,7 @@ from hqde_ref.messages import (
     Payload,
     Reply,
     Request,
+    RoundFault,
     Train,
     Update,
     message,

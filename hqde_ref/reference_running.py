@@ -13,7 +13,6 @@ from hqde_ref.core.judging import check_policy
 from hqde_ref.core.packing import unpack
 from hqde_ref.core.sharding import join
 from hqde_ref.errors import ConfigurationError
-from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
 from hqde_ref.messages import (
     Accepted,
     AddGrams,
@@ -30,6 +29,9 @@ from hqde_ref.messages import (
     Reduce,
     Request,
     Resolve,
+    RoundEnded,
+    RoundFault,
+    RunRound,
     Screen,
     Train,
     Weigh,

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hqde_ref import foreign_messages, messages
+from hqde_ref import messages
 from hqde_ref.errors import WireError
 
 __all__ = ["decode", "dumps", "encode", "loads", "read_tensors", "write_tensors"]
@@ -30,10 +30,7 @@ __all__ = ["decode", "dumps", "encode", "loads", "read_tensors", "write_tensors"
 def _kinds() -> dict[str, type]:
     """Every message by name."""
     return {
-        name: kind
-        for module in (messages, foreign_messages)
-        for name, kind in vars(module).items()
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+        name: kind for name, kind in vars(messages).items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)
     }
 
 

@@ -17,8 +17,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
-from hqde_ref.foreign_messages import RoundEnded
-from hqde_ref.messages import Misused, StoreFaulted, message
+from hqde_ref.messages import Misused, RoundEnded, StoreFaulted, message
 from properties.outcomes import Outcome, Status
 from properties.showing import show_reply, show_request
 from properties.subject import Asked, CannotTell, Enough, Subject

@@ -13,8 +13,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
-from hqde_ref.messages import Update, message
+from hqde_ref.messages import RoundEnded, RoundFault, RunRound, Update, message
 from properties.declaring import Way
 from properties.laws import ask, require_mean, said
 from properties.liars import as_updates, flat_layout, honest_rows

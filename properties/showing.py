@@ -10,8 +10,23 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hqde_ref.foreign_messages import MapShuffle, Predict, Predicted, RoundEnded, RoundFault, RunRound, Shuffled
-from hqde_ref.messages import Aggregate, Aggregated, Failed, Layout, Misused, Reply, Request, Update
+from hqde_ref.messages import (
+    Aggregate,
+    Aggregated,
+    Failed,
+    Layout,
+    MapShuffle,
+    Misused,
+    Predict,
+    Predicted,
+    Reply,
+    Request,
+    RoundEnded,
+    RoundFault,
+    RunRound,
+    Shuffled,
+    Update,
+)
 
 __all__ = ["name_request", "show_reply", "show_request", "show_tensor"]
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hqde_ref.foreign_messages import MapShuffle, RoundFault, RunRound, Shuffled
-from hqde_ref.messages import Aggregate, Update, message
+from hqde_ref.messages import Aggregate, MapShuffle, RoundFault, RunRound, Shuffled, Update, message
 from properties.declaring import Way, law
 from properties.laws import aggregate, ask, have_same_bits, require_bits, require_mean, result_in, said
 from properties.oracles import softmax_of

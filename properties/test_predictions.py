@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from hypothesis import strategies as st
 
-from hqde_ref.foreign_messages import Predict, Predicted, Voice
+from hqde_ref.messages import Predict, Predicted, Voice
 from properties.declaring import law
 from properties.laws import ask, largest, require_close, said
 from properties.oracles import mean_of_rows

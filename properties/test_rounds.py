@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
-from hqde_ref.messages import Aggregate, Update
+from hqde_ref.messages import Aggregate, RoundEnded, RoundFault, RunRound, Update
 from properties.declaring import Way, law
 from properties.laws import aggregate, flat_row, result_in, said
 from properties.liars import Lied, Rows, as_updates, flat_layout, honest_rows

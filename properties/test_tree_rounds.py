@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 from hypothesis import strategies as st
 
-from hqde_ref.foreign_messages import ReplanTree, RoundEnded, RoundFault, RunRound, TreeReplanned
+from hqde_ref.messages import ReplanTree, RoundEnded, RoundFault, RunRound, TreeReplanned
 from properties.declaring import Way, law
 from properties.laws import ask, require_bits, said
 from properties.liars import as_updates, flat_layout

@@ -8,8 +8,18 @@ from collections.abc import Sequence
 
 import torch
 
-from hqde_ref.foreign_messages import MapShuffle, Pair, ReplanTree, Shuffled, TreeReplanned
-from hqde_ref.messages import Aggregate, Aggregated, Reply, Request, Update
+from hqde_ref.messages import (
+    Aggregate,
+    Aggregated,
+    MapShuffle,
+    Pair,
+    ReplanTree,
+    Reply,
+    Request,
+    Shuffled,
+    TreeReplanned,
+    Update,
+)
 from tests.planted_base import InRounds, InUpdates, Planted, average, cut_like, table
 
 HIERARCHICAL = frozenset({("accuracy_softmax", "mapreduce")})

@@ -6,8 +6,7 @@ import dataclasses
 
 import torch
 
-from hqde_ref.foreign_messages import Predict, Predicted
-from hqde_ref.messages import Reply, Request
+from hqde_ref.messages import Predict, Predicted, Reply, Request
 from tests.planted_base import Planted
 
 

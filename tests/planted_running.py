@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from hqde_ref.foreign_messages import RoundEnded, RoundFault, RunRound
-from hqde_ref.messages import Aggregate, Aggregated, Reply, Request, Update
+from hqde_ref.messages import Aggregate, Aggregated, Reply, Request, RoundEnded, RoundFault, RunRound, Update
 from tests.planted_base import Planted, State, cut_like, table
 
 DAMAGES = ("flips a bit", "truncates")

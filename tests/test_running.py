@@ -10,20 +10,28 @@ import pytest
 import torch
 
 from hqde_ref import wire
-from hqde_ref.foreign_messages import (
+from hqde_ref.messages import (
+    Entry,
+    Layout,
     MapShuffle,
+    Misused,
+    Node,
     Pair,
     Predict,
     Predicted,
     ReplanTree,
+    Reply,
+    Request,
     RoundEnded,
     RoundFault,
     RunRound,
     Shuffled,
+    StoreFault,
+    StoreFaulted,
     TreeReplanned,
+    Update,
     Voice,
 )
-from hqde_ref.messages import Entry, Layout, Misused, Node, Reply, Request, StoreFault, StoreFaulted, Update
 from hqde_ref.reference import Reference
 from properties.examine import PROFILES, examine
 from properties.showing import show_reply, show_request

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from torch import Tensor
 
-from hqde_ref import foreign_messages, messages, wire
+from hqde_ref import messages, wire
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import Failed, Node
 from hqde_ref.runtimes.protocol import FOLDER, INCARNATION, PROTOCOL
@@ -87,7 +87,7 @@ def _check_said(found: Any) -> None:
 
 
 def _is_message(kind: type) -> bool:
-    return any(getattr(module, kind.__name__, None) is kind for module in (messages, foreign_messages))
+    return getattr(messages, kind.__name__, None) is kind
 
 
 def _make(factory: Any, target: str) -> Any:

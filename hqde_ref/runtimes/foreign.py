@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
-from hqde_ref import foreign_messages, messages
+from hqde_ref import messages
 from hqde_ref.errors import ForeignError
 from hqde_ref.messages import Reply, Request
 from hqde_ref.runtimes.child import Limits
@@ -104,10 +104,10 @@ class ForeignImplementation:
         return host.hello
 
     def _kind(self, name: str) -> type:
-        kind = getattr(messages, name, None) or getattr(foreign_messages, name, None)
+        kind = getattr(messages, name, None)
         if not isinstance(kind, type):
             problem = f"it says that it supports {name!r}, which is no request"
-            raise ForeignError(implementation=self._label, problem=problem, do="see hqde_ref/messages.py")
+            raise ForeignError(implementation=self._label, problem=problem, do="see hqde_ref/messages")
         return kind
 
     def _perform(self, node: str, request: Request) -> Reply:

@@ -5,8 +5,8 @@ Source: HQDE clauses 0.7 and 0.12; docs/design.md, "Foreign implementations". No
 The protocol (what a ``cmd:`` program speaks)
 ---------------------------------------------
 One JSON object a line, from the parent on standard input, to the parent on standard output. Whatever else the program
-prints belongs on standard error. Messages are those of ``hqde_ref/messages.py`` ("foreign requests") and
-``hqde_ref/foreign_messages.py``, in the form of ``hqde_ref/wire.py``.
+prints belongs on standard error. Messages are those of ``hqde_ref/messages``
+(``components`` and ``systems``), in the form of ``hqde_ref/wire.py``.
 Their tensors lie beside them, in safetensors files in the folder that the environment variable HQDE_CHILD_FOLDER names;
 FILE is the plain name of such a file. The program speaks first:
 

@@ -1,6 +1,7 @@
-"""What is asked of foreign systems beyond one function: pairs of a shuffle, a tree planned again, rounds with faults.
+"""What is asked of whole systems: pairs of a shuffle, predictions, a tree planned again, rounds with faults.
 
-Source: HQDE clauses 1.8, 2.1, 2.5, 3.5, 3.6, 3.9 and section 6. Data only; other foreign requests are in ``messages``.
+Source: HQDE clauses 1.8, 2.1, 2.5, 3.5, 3.6, 3.9 and section 6.
+Data only: nothing here computes.
 
 The faults of a round go in with the request, since nothing can be injected in the middle of somebody else's call.
 """
@@ -11,7 +12,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hqde_ref.messages import Layout, Update, message
+from hqde_ref.messages.components import Update
+from hqde_ref.messages.vectors import Layout, message
 
 __all__ = [
     "MapShuffle",
@@ -26,9 +28,6 @@ __all__ = [
     "TreeReplanned",
     "Voice",
 ]
-
-
-# ------------------------------------------------------------------------------------------------ map and shuffle
 
 
 @message
@@ -62,9 +61,6 @@ class Shuffled:
     unmapped: Mapping[str, str]
 
 
-# ------------------------------------------------------------------------------------------------ plans made again
-
-
 @message
 class ReplanTree:
     """Plan the aggregation tree of ``workers`` leaves again, from measured times (clause 3.9).
@@ -86,9 +82,6 @@ class TreeReplanned:
     depth: int
     parents: Mapping[str, str | None]
     hosts: Mapping[str, str]
-
-
-# ------------------------------------------------------------------------------------------------ predictions
 
 
 @message
@@ -116,9 +109,6 @@ class Predicted:
     used: tuple[str, ...] | None = None
     left_out: Mapping[str, str] | None = None
     refused: str | None = None
-
-
-# ------------------------------------------------------------------------------------------------ a round under faults
 
 
 @message
