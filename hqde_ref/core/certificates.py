@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, cut_blocks, require_finite
 from hqde_ref.core.kernels.selections import resolve_neighbours
 from hqde_ref.errors import LayoutError
 
 __all__ = ["Certificate", "certify_geometric_median", "certify_krum", "certify_ranks", "median_certificate"]
 
-_BLOCK_VALUES = 1 << 18
+_BLOCK_VALUES = 1 << 19
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,22 +142,27 @@ def _judged(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, 
 
 
 def _differences(rows: Sequence[Tensor], point: Tensor) -> Iterator[Tensor]:
-    """Yield (n, m) float64 blocks of rows - point."""
-    step = max(256, _BLOCK_VALUES // len(rows))
-    for low in range(0, point.numel(), step):
-        block = torch.stack([row[low : low + step] for row in rows]).to(torch.float64)
-        yield block.sub_(point[low : low + step])
+    """Yield (n, m) float64 blocks of rows - point; the buffer is reused."""
+    step, length = max(256, _BLOCK_VALUES // len(rows)), point.numel()
+    buffer = torch.empty(len(rows) * min(step, length), dtype=torch.float64, device=point.device)
+    for pieces in cut_blocks([*rows, point], step):
+        block = buffer[: len(rows) * pieces[-1].numel()].view(len(rows), -1)
+        for out, piece in zip(block.unbind(0), pieces[:-1], strict=True):
+            out.copy_(piece)
+        yield block.sub_(pieces[-1])
 
 
 def _distances(rows: Sequence[Tensor], point: Tensor) -> Tensor:
     """Return |x_i - point|, (n,) float64 on the CPU, without overflow or underflow on squaring."""
     squares = torch.zeros(len(rows), dtype=torch.float64, device=point.device)
-    tops = torch.ones_like(squares)
-    if rows[0].dtype == torch.float64:  # squares of narrower types fit into float64 as they are
-        tops.zero_()
+    if rows[0].dtype != torch.float64:  # squares of narrower types fit into float64 as they are
         for block in _differences(rows, point):
-            tops = torch.maximum(tops, block.abs().amax(dim=1))
-        tops.clamp_min_(1e-300)
+            squares += block.square_().sum(dim=1)
+        return squares.sqrt().cpu()
+    tops = torch.zeros_like(squares)
+    for block in _differences(rows, point):
+        tops = torch.maximum(tops, block.abs().amax(dim=1))
+    tops.clamp_min_(1e-300)
     for block in _differences(rows, point):
         squares += block.div_(tops[:, None]).square_().sum(dim=1)
     return (squares.sqrt() * tops).cpu()
@@ -165,12 +170,12 @@ def _distances(rows: Sequence[Tensor], point: Tensor) -> Tensor:
 
 def _pull_and_lean(rows: Sequence[Tensor], point: Tensor, pulls: Tensor, rest: Tensor) -> tuple[float, float]:
     """Return |R| and <R/|R|, sum_i rest_i (x_i - point)> for R = sum_i pulls_i (x_i - point)."""
-    both = torch.stack([pulls, rest]).to(point.device)
+    pulls, rest = pulls.to(point.device), rest.to(point.device)
     square = inner = 0.0
     for block in _differences(rows, point):
-        pull, lean = both[0] @ block, both[1] @ block
-        square += float(pull @ pull)
-        inner += float(pull @ lean)
+        pull = torch.mv(block.T, pulls)
+        square += float(torch.dot(pull, pull))
+        inner += float(torch.dot(rest, torch.mv(block, pull)))
     norm = math.sqrt(square)
     return norm, inner / norm if norm > 0.0 else 0.0
 
