@@ -34,6 +34,7 @@ __all__ = [
     "partial_gram",
 ]
 
+_REGULAR = 1e-6  # of squared pivots: from here on Cholesky's factor loses no digit that the products have
 _NOISE = 1e-13  # eigenvalues of a correlation matrix below this are rounding
 _LARGEST = 1e150  # beyond, float64 products overflow
 LARGEST_SHARDED = 1e140  # of a value in a sharded round: rows of so large ones still have lengths below that
@@ -72,17 +73,18 @@ class Embedding:
     """n points that lie to each other as the rows do.
 
     Attributes:
-        points: (n, n) float64; row i is ``lengths[i]`` times ``units[i]``.
-        units: (n, n), of length 1 (0 for a row that is the centre); about ``vectors`` times ``spread``.
+        points: (n, m) float64, m different contents; row i is ``lengths[i]`` times ``units[owners[i]]``.
+        units: (m, m), one of length 1 for each content (of no account for one that is the centre).
         lengths: (n,), distance of each row from the centre.
-        vectors, spread: eigenvectors of the rows' cosines, and the square roots of their eigenvalues.
+        inverse: (m, m), which takes a point to the multiples of the units that add up to it.
+        owners: for each row the place of its content's unit.
     """
 
     points: Tensor
     units: Tensor
     lengths: Tensor
-    vectors: Tensor
-    spread: Tensor
+    inverse: Tensor
+    owners: tuple[int, ...]
 
 
 def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
@@ -90,17 +92,36 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
 
     Directions and lengths are kept apart, so that rows of any size keep their digits.
     """
-    owners: dict[str, int] = {}
-    firsts = [owners.setdefault(content, index) for index, content in enumerate(contents)]
+    places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
+    owners = [places[content] for content in contents]
+    firsts = [owners.index(place) for place in range(len(places))]
     lengths = gram.diagonal().clamp_min(0.0).sqrt()[firsts]
     inverse = torch.where(lengths > 0, 1.0 / lengths.clamp_min(1e-300), 0.0)
     cosines = (gram[firsts][:, firsts] * inverse[:, None] * inverse[None, :]).clamp(-1.0, 1.0)
-    values, vectors = torch.linalg.eigh((cosines + cosines.T) / 2)
-    spread = torch.where(values > _NOISE * len(contents), values.clamp_min(0.0).sqrt(), 0.0)
-    units = (vectors * spread)[firsts]
+    units, backwards = _factorise((cosines + cosines.T) / 2)
+    return Embedding(
+        points=(lengths[:, None] * units)[owners],
+        units=units,
+        lengths=lengths[owners],
+        inverse=backwards,
+        owners=tuple(owners),
+    )
+
+
+def _factorise(cosines: Tensor) -> tuple[Tensor, Tensor]:
+    """Units (m, m) with these cosines, and the matrix that takes a point to multiples of them."""
+    regular = cosines.clone()
+    regular.diagonal().fill_(1.0)  # also of a row that is the centre, which has no direction
+    lower, info = torch.linalg.cholesky_ex(regular)
+    if int(info) == 0 and float(lower.diagonal().min()) ** 2 > _REGULAR:
+        identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+        return lower, torch.linalg.solve_triangular(lower, identity, upper=False).T
+    values, vectors = torch.linalg.eigh(cosines)
+    spread = torch.where(values > _NOISE * len(values), values.clamp_min(0.0).sqrt(), 0.0)
+    units = vectors * spread
     norms = torch.linalg.vector_norm(units, dim=1, keepdim=True)
     units = torch.where(norms > 0, units / norms.clamp_min(1e-300), 0.0)
-    return Embedding(points=lengths[:, None] * units, units=units, lengths=lengths, vectors=vectors, spread=spread)
+    return units, vectors * torch.where(spread > 0, 1.0 / spread.clamp_min(1e-300), 0.0)
 
 
 def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
@@ -109,11 +130,15 @@ def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
     equal = (embedding.points == point).all(dim=1).nonzero().flatten().tolist()
     if equal:
         return tuple(float(index == equal[0]) for index in range(n))
-    inverse = torch.where(embedding.spread > 0, 1.0 / embedding.spread.clamp_min(1e-300), 0.0)
-    found = embedding.vectors @ (inverse * point)
-    # Once more on what is left: the units were brought to length 1 after the eigenvalues were taken.
-    found = found + embedding.vectors @ (inverse * (point - embedding.units.T @ found))
-    return tuple(torch.where(embedding.lengths > 0, found / embedding.lengths.clamp_min(1e-300), 0.0).tolist())
+    found = embedding.inverse @ point
+    # Once more on what is left: units of no full rank were brought to length 1 after they had been inverted.
+    found = found + embedding.inverse @ (point - embedding.units.T @ found)
+    multipliers = [0.0] * n
+    for place, multiple in enumerate(found.tolist()):
+        first = embedding.owners.index(place)
+        length = float(embedding.lengths[first])
+        multipliers[first] = multiple / length if length > 0 else 0.0
+    return tuple(multipliers)
 
 
 def blend(rows: Sequence[Tensor], multipliers: Sequence[float], *, centre: int) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, combine_rows, scale_up
 from hqde_ref.core.kernels.median_newton import distances_to, find_median, solve_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.errors import ConfigurationError
@@ -64,7 +65,19 @@ def choose_outliers(rows: Updates, *, rejections_max: int, factor: float = 3.0, 
     """
     given = as_rows(rows, rule=_RULE)
     _check_settings(rejections_max, factor, floor, count=len(given))
-    return screen_scores(*_measure(given), rejections_max=rejections_max, factor=factor, floor=floor)
+    order, unit, scores = _score(given)
+    return screen_scores(order, unit, scores, rejections_max=rejections_max, factor=factor, floor=floor)
+
+
+def _score(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], int, Tensor]:
+    """Return the content order, and in it each row's distance from the geometric median in units of 2**unit."""
+    if len(rows) >= SWEEP_ROWS and not rows[0].is_meta:
+        order = content_order(rows)
+        swept = sweep_median([rows[index] for index in order], [1.0] * len(rows))
+        if swept is not None:
+            return order, 0, swept.far
+    order, gram, scores = _measure(rows)
+    return order, gram.unit, scores
 
 
 def filtered_geometric_median(
@@ -93,7 +106,7 @@ def filtered_geometric_median(
     most = faulty_max if rejections_max is None else rejections_max
     _check_settings(most, factor, floor, count=len(rows))
     order, gram, scores = _measure(rows)
-    screening = screen_scores(order, gram, scores, rejections_max=most, factor=factor, floor=floor)
+    screening = screen_scores(order, gram.unit, scores, rejections_max=most, factor=factor, floor=floor)
     kept = set(screening.kept)
     places = [place for place, index in enumerate(order) if index in kept]
     part = gram_subset(gram, places)
@@ -135,21 +148,21 @@ def _measure(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], Gram, Tensor]:
 
 
 def screen_scores(
-    order: Sequence[int], gram: Gram, scores: Tensor, *, rejections_max: int, factor: float = 3.0, floor: float = 0.0
+    order: Sequence[int], unit: int, scores: Tensor, *, rejections_max: int, factor: float = 3.0, floor: float = 0.0
 ) -> Screening:
-    """Return which rows to keep, ``scores[place]`` being that of row ``order[place]``; see ``choose_outliers``."""
+    """Return which rows to keep, ``scores[place]`` times 2**unit being that of row ``order[place]``."""
     count = len(order)
     rounded = round_scores(scores)
     middle = float(rounded.sort().values[(count + 1) // 2 - 1])
-    limit = max(factor * middle, scale_up(floor, -gram.unit))
+    limit = max(factor * middle, scale_up(floor, -unit))
     ranked: list[int] = torch.argsort(rounded, stable=True).tolist()
     inside = int((rounded <= limit).sum())
     kept = ranked[: max(inside, count - rejections_max)]
     found = [0.0] * count
     for place, score in enumerate(scores.tolist()):
-        found[order[place]] = scale_up(score, gram.unit)
+        found[order[place]] = scale_up(score, unit)
     return Screening(
-        kept=tuple(sorted(order[place] for place in kept)), scores=tuple(found), limit=scale_up(limit, gram.unit)
+        kept=tuple(sorted(order[place] for place in kept)), scores=tuple(found), limit=scale_up(limit, unit)
     )
 
 
