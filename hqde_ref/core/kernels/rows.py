@@ -23,6 +23,7 @@ __all__ = [
     "Joined",
     "Updates",
     "as_rows",
+    "check_arena",
     "check_count",
     "check_weights",
     "choose_block_length",
@@ -59,13 +60,11 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
         LayoutError: a row is not a 1-D floating tensor, or its dtype, device or length is not the first row's.
     """
     if isinstance(updates, Tensor):
-        if updates.dim() != 2:
-            _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(updates.shape)}")
-        rows = updates.detach().unbind(0)
-    elif isinstance(updates, Iterable):
-        rows = tuple(updates)
-    else:
+        check_arena(updates, rule=rule)
+        return updates.detach().unbind(0)
+    if not isinstance(updates, Iterable):
         _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", type(updates).__name__)
+    rows = tuple(updates)
     if not rows:
         raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
     for index, row in enumerate(rows):
@@ -75,7 +74,25 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
             _misfit(rule, "dense rows", f"{row.layout} in row {index}", "call to_dense() first")
         if row.dim() != 1:
             _misfit(rule, "1-D rows", f"shape {tuple(row.shape)} in row {index}", "flatten each contribution first")
-    first = rows[0]
+    _require_floats(rule, rows[0])
+    _compare(rule, "dtype", [row.dtype for row in rows])
+    _compare(rule, "device", [row.device for row in rows])
+    _compare(rule, "length", [row.numel() for row in rows])
+    return tuple(row.detach() for row in rows)
+
+
+def check_arena(arena: Tensor, *, rule: str) -> None:
+    """Refuse, as ``as_rows`` does, a tensor that is no (n, d) arena; nothing is done row by row."""
+    if arena.dim() != 2:
+        _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(arena.shape)}")
+    if len(arena) == 0:
+        raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
+    if arena.layout != torch.strided:
+        _misfit(rule, "dense rows", f"{arena.layout} in row 0", "call to_dense() first")
+    _require_floats(rule, arena)
+
+
+def _require_floats(rule: str, first: Tensor) -> None:
     if first.dtype not in _FLOATS:
         _misfit(
             rule,
@@ -83,10 +100,6 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
             f"{first.dtype} in row 0",
             "aggregate integer and boolean entries by their lower median (clause 0.8)",
         )
-    _compare(rule, "dtype", [row.dtype for row in rows])
-    _compare(rule, "device", [row.device for row in rows])
-    _compare(rule, "length", [row.numel() for row in rows])
-    return tuple(row.detach() for row in rows)
 
 
 def _compare(rule: str, what: str, found: Sequence[object]) -> None:

@@ -17,6 +17,7 @@ from hqde_ref.core.kernels.means import blend_rows, clamp_finite, multiply_arena
 from hqde_ref.core.kernels.rows import (
     Updates,
     as_rows,
+    check_arena,
     check_count,
     check_weights,
     require_finite,
@@ -51,16 +52,22 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     Accumulates in float32 for 16-bit rows. Same arguments, result and errors as ``weighted_mean``. An (n, d) tensor
     is read by one matrix-vector product, a list in cache-sized blocks.
     """
-    rows = as_rows(updates, rule=_RULE)
-    given = check_weights(_RULE, weights, count=len(rows))
-    total = math.fsum(given)
-    shares = [weight / total for weight in given]
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
-        result = multiply_arena(updates.detach(), torch.tensor(shares, dtype=updates.dtype, device=updates.device))
+        check_arena(updates, rule=_RULE)  # a thousand views of rows would take as long as the product
+        arena = updates.detach()
+        shares = torch.tensor(_shares(weights, len(arena)), dtype=arena.dtype, device=arena.device)
+        result = multiply_arena(arena, shares)
     else:
-        result = blend_rows(rows, shares)
+        rows = as_rows(updates, rule=_RULE)
+        result = blend_rows(rows, _shares(weights, len(rows)))
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
     if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
-        require_finite(_RULE, rows)
+        require_finite(_RULE, as_rows(updates, rule=_RULE))
         clamp_finite(result)
     return result
+
+
+def _shares(weights: Sequence[float] | Tensor | None, count: int) -> list[float]:
+    given = check_weights(_RULE, weights, count=count)
+    total = math.fsum(given)
+    return [weight / total for weight in given]
