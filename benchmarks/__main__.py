@@ -21,7 +21,7 @@ from benchmarks.memory import memory_rows
 
 TIMED = ("mean", "exact_mean", "median", "trimmed_mean", "geometric_median", "krum", "mda", "nnm_gm", "leave_one_out")
 NAMES = (*TIMED, "large_n", "memory", "rounds")
-LARGE = ("mean", "median", "trimmed_mean", "geometric_median", "krum", "nnm_gm")
+LARGE = ("mean", "median", "trimmed_mean", "mean_around_median", "geometric_median", "krum", "nnm_gm")
 SIZES = ((8, 1_000_000), (8, 10_000_000), (16, 1_000_000), (32, 500_000))
 QUICK_SIZES = ((8, 50_000), (16, 20_000))
 MISUSE = 4
@@ -64,7 +64,7 @@ def run(only: Sequence[str], *, quick: bool, save: Callable[[list[Row]], None]) 
                 host.stop()
     if "memory" in only:
         _progress("memory")
-        rows += memory_rows(n=16, d=200_000 if quick else 4_000_000, faulty=4)
+        rows += memory_rows(n=16, d=200_000 if quick else 4_000_000, faulty=3)
     if "rounds" in only:
         rows += _rounds(quick)
     _progress("")

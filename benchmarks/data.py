@@ -46,6 +46,11 @@ class Rows:
     separate: list[Tensor]
 
     @property
+    def shares(self) -> Tensor:
+        """One n-th for each."""
+        return torch.full((self.case.n,), 1.0 / self.case.n)
+
+    @property
     def honest(self) -> list[int]:
         return [index for index in range(self.case.n) if index not in outliers(self.case)]
 

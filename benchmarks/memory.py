@@ -1,4 +1,4 @@
-"""Peak extra memory of every kernel: what it allocates beyond its input, its result included.
+"""Peak extra memory of every rule of the registry and two kernels beside: what a call allocates beyond its input.
 
 Measured in a process of its own as the resident set that the system counts (its peak is reset before each call, and
 what earlier calls freed is given back), so nothing is missed that a library allocates by itself. Linux only.
@@ -11,25 +11,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.data import Case, make_rows
 from benchmarks.measure import Row
 
 __all__ = ["measure_memory", "memory_rows"]
 
-_BENCHES = (
-    "mean",
-    "exact_mean",
-    "median",
-    "trimmed_mean",
-    "geometric_median",
-    "krum",
-    "mda",
-    "nnm_gm",
-    "leave_one_out",
-)
-_FORMS = ("list", "arena")
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _WITHIN_S = 300
 
@@ -70,22 +61,27 @@ def memory_rows(*, n: int, d: int, faulty: int) -> list[Row]:
 
 def measure_memory(*, n: int, d: int, faulty: int) -> dict[str, int]:
     """Bytes by which the peak of each kernel exceeds what was resident before the call."""
-    from benchmarks.ours import CONTENDERS
+    from hqde_ref.core.kernels.leave_one_out import leave_one_out_scores
+    from hqde_ref.core.rules import RULES
+    from hqde_ref.core.rules.weighted_mean import fast_weighted_mean
 
+    kernels: dict[str, Callable[[Any], Any]] = {
+        "fast_weighted_mean": fast_weighted_mean,
+        "leave_one_out": leave_one_out_scores,
+        **{name: partial(rule.aggregate, faulty_max=faulty) for name, rule in RULES.items()},
+    }
     libc = ctypes.CDLL(None)
     rows = make_rows(Case(bench="memory", n=n, d=d, faulty=faulty))
     small = make_rows(Case(bench="memory", n=n, d=256, faulty=faulty))
     found = {}
-    for bench in _BENCHES:
-        for form in _FORMS:
-            (one,) = [c for c in CONTENDERS[bench] if c.who == "hqde_ref" and c.variant == form]
-            one.make(small)()
-            call = one.make(rows)
+    for name, kernel in kernels.items():
+        for form, few, many in (("list", small.separate, rows.separate), ("arena", small.arena, rows.arena)):
+            kernel(few)
             libc.malloc_trim(0)
             before = _resident("VmRSS")
             _RESET.write_text("5")
-            call()
-            found[f"{bench}, {form}"] = max(0, _resident("VmHWM") - before)
+            kernel(many)
+            found[f"{name}, {form}"] = max(0, _resident("VmHWM") - before)
     return found
 
 

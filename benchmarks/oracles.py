@@ -38,6 +38,16 @@ def _trimmed(rows: Rows) -> Tensor:
     return _by_column(lambda block: block.sort(dim=0).values[f : len(block) - f].mean(dim=0))(rows)
 
 
+def _around_median(rows: Rows) -> Tensor:
+    left = rows.case.n - rows.case.faulty
+
+    def rule(block: Tensor) -> Tensor:
+        order = (block - _median(block)).abs().argsort(dim=0)[:left]
+        return block.gather(0, order).mean(dim=0)
+
+    return _by_column(rule)(rows)
+
+
 def honest_scatter(rows: Rows) -> float:
     """Root mean square distance of the honest rows from their mean."""
     total = 0.0
@@ -133,6 +143,7 @@ ORACLES: Mapping[str, Callable[[Rows], Tensor]] = {
     "median": _by_column(_median),
     "lower median": _by_column(lambda block: block.sort(dim=0).values[(len(block) - 1) // 2]),
     "trimmed mean": _trimmed,
+    "mean around median": _around_median,
     "geometric median": _geometric_median,
     "Multi-Krum of n-f-2 neighbours": _krum(2),
     "Multi-Krum of n-f-1 neighbours": _krum(1),

@@ -17,6 +17,7 @@ from hqde_ref.core.kernels.leave_one_out import leave_one_out_scores
 from hqde_ref.core.rules.coordinate_median import coordinate_median, lower_coordinate_median
 from hqde_ref.core.rules.geometric_median import certified_geometric_median, geometric_median
 from hqde_ref.core.rules.krum import multi_krum
+from hqde_ref.core.rules.mean_around_median import mean_around_median
 from hqde_ref.core.rules.minimum_diameter import minimum_diameter_mean
 from hqde_ref.core.rules.nearest_neighbour_mixing import mixed_geometric_median
 from hqde_ref.core.rules.trimmed_mean import trimmed_mean
@@ -102,6 +103,8 @@ _MEAN = (
     *_both(lambda x, f: fast_weighted_mean(x), "mean"),
     _torch(lambda rows: torch.stack(rows.separate).mean(dim=0), "mean", "stack, mean"),
     _torch(lambda rows: rows.arena.mean(dim=0), "mean", "arena mean"),
+    # The least that any weighted mean of an arena takes in plain PyTorch: no screening, no check of the arguments.
+    _torch(lambda rows: torch.mv(rows.arena.T, rows.shares), "mean", "arena, bare product"),
     _numpy(lambda arrays, f: numpy.mean(arrays, axis=0), "mean", "numpy.mean"),
 )
 _MEDIAN = (
@@ -156,6 +159,7 @@ CONTENDERS: Contenders = {
     "large_n mean": _MEAN,
     "large_n median": _MEDIAN,
     "large_n trimmed_mean": _TRIM,
+    "large_n mean_around_median": _both(lambda x, f: mean_around_median(x, faulty_max=f), "mean around median"),
     "large_n geometric_median": _GEOMETRIC,
     "large_n krum": _MULTI_KRUM,
     "large_n nnm_gm": _both(lambda x, f: mixed_geometric_median(x, faulty_max=f), "mixed geometric median"),

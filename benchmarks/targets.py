@@ -130,13 +130,13 @@ def _geometric(rows: Sequence[Row]) -> Iterator[Verdict]:
                     _ours(case, variant),
                     _peers(case, lambda row: row["who"] == "geom-median"),
                 )
-    for kind, limit in ((HARD, _ROUNDING * 1e3), (FAR, _ROUNDING * 1e3)):
+    for kind, limit in ((PLAIN, _ROUNDING), (HARD, _ROUNDING * 1e3), (FAR, _ROUNDING * 1e3)):
         for size, case in _cases(rows, "geometric_median", kind):
             ours = _ours(case, "list")
             if ours is not None:
                 error = ours["error"]
                 yield Verdict(
-                    target=f"{target}, {kind}",
+                    target=f"error of the {target}, {kind}",
                     size=size,
                     wanted=f"error at most {limit:.0e} scatters",
                     measured="not finite" if error is None else f"{error:.1e}",

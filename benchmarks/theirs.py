@@ -60,6 +60,7 @@ def _byzfl() -> Contenders:
         "large_n mean": (mean,),
         "large_n median": (median,),
         "large_n trimmed_mean": (trimmed,),
+        "large_n mean_around_median": (one("Meamed", "mean around median", lambda f: byzfl.Meamed(f=f)),),
         "large_n geometric_median": (geometric,),
         "large_n krum": (krum,),
         "large_n nnm_gm": (chain,),

@@ -13,10 +13,12 @@ from benchmarks import __main__ as command
 from benchmarks import report
 from benchmarks.data import FAR, HARD, Case, Rows, make_rows
 from benchmarks.measure import Row
+from benchmarks.memory import measure_memory
 from benchmarks.oracles import ORACLES, honest_scatter
 from benchmarks.ours import CONTENDERS
 from benchmarks.targets import judge_targets
 from hqde_ref.core.certificates import certify_geometric_median
+from hqde_ref.core.rules import RULES
 
 KEYS = {"bench", "n", "d", "threads", "who", "seconds", "reads", "error", "note"}
 CLOSE = 1e-4
@@ -89,7 +91,7 @@ def test_a_read_is_of_the_memory_that_the_contender_takes_its_rows_from(bench: s
         assert len(contender.reads(rows)) == len(rows.separate)
 
 
-@pytest.mark.parametrize("bench", [name for name in CONTENDERS if not name.startswith("large_n")])
+@pytest.mark.parametrize("bench", CONTENDERS)
 def test_everybody_in_our_process_agrees_with_the_oracle(bench: str) -> None:
     rows = small(bench)
     for contender in CONTENDERS[bench]:
@@ -98,6 +100,14 @@ def test_everybody_in_our_process_agrees_with_the_oracle(bench: str) -> None:
             wanted = ORACLES[contender.oracle](rows)
             scale = float(wanted.norm()) if "scores" in contender.oracle else honest_scatter(rows)
             assert float((found - wanted).norm()) < CLOSE * scale, contender
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel's own counts are needed (Linux)")
+def test_memory_is_measured_of_every_rule_from_a_list_and_from_an_arena() -> None:
+    found = measure_memory(n=16, d=50_000, faulty=3)
+    assert {name.removesuffix(", list") for name in found if name.endswith("list")} >= set(RULES)
+    assert {name.removesuffix(", arena") for name in found if name.endswith("arena")} >= set(RULES)
+    assert all(extra >= 0 for extra in found.values())
 
 
 def test_oracles_are_what_their_names_say() -> None:
