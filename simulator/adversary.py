@@ -29,6 +29,7 @@ from hqde_ref.messages import (
     Muster,
     PartialGram,
     Payload,
+    Policy,
     Reduce,
     Reply,
     Resolve,
@@ -60,7 +61,7 @@ def _key(lie: Lie) -> tuple[object, ...]:
 
 
 class Adversary:
-    """A runtime in which some members lie. ``told`` collects what became of it."""
+    """A runtime in which some members lie, and know the policy: ``honest`` and ``forged`` collect what was sent."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Adversary:
         round_number: int,
         seed: int,
         train_within_s: float,
+        policy: Policy | None = None,
     ) -> None:
         self._inner = inner
         self._patience = inner.now() + _HONEST_SHARE * train_within_s
@@ -83,6 +85,7 @@ class Adversary:
         self._layout = layout
         self._round = round_number
         self._seed = seed
+        self._policy = policy
         self.honest: dict[str, Contribution] = {}
         self.forged: dict[str, Contribution] = {}
 
@@ -149,6 +152,7 @@ class Adversary:
             seed=seed_of(self._seed, "attack", lie.attack, self._round),
             template=template,
             colluders=self._colluders[_key(lie)],
+            policy=self._policy,
         )
 
 

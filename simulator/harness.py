@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hqde_ref.core.combining import resolve_rows
 from hqde_ref.core.packing import merge_rows, row_dtype, split_rows
+from hqde_ref.core.rules import get_rule
 from hqde_ref.core.sharding import cut, join, name_pieces
 from hqde_ref.messages import (
     Contribution,
@@ -21,10 +23,12 @@ from hqde_ref.messages import (
     Measure,
     Measured,
     Payload,
+    Policy,
     Reply,
     Request,
     message,
 )
+from simulator.attack_knowledge import Aggregation
 from simulator.attacks import Knowledge, forge
 
 __all__ = ["BIT_FLIP", "Attacker", "AttackerSpec", "Observer", "ObserverSpec"]
@@ -101,7 +105,23 @@ def _forge_row(request: Forge) -> Tensor:
             base=_floats(request.base, request.layout),
             generator=torch.Generator().manual_seed(request.seed),
             colluders=request.colluders,
+            rule=None if request.policy is None else _aggregation(request.policy),
         ),
+    )
+
+
+def _aggregation(policy: Policy) -> Aggregation:
+    """What a flat round of all contributions makes of them: what a searching liar aims at."""
+    if get_rule(policy.rule).family == "mean":
+        return lambda rows: torch.stack(list(rows)).mean(dim=0)
+    return lambda rows: (
+        resolve_rows(
+            rows,
+            rule=policy.rule,
+            faulty_max=policy.faulty_max,
+            rejections_max=policy.faulty_max,
+            outlier_factor=policy.outlier_factor,
+        ).row
     )
 
 

@@ -124,6 +124,7 @@ class _Running:
             round_number=number,
             seed=self._scenario.seed,
             train_within_s=self._policy.train_share * self._policy.round_within_s,
+            policy=self._policy,
         )
         mishaps = Mishaps(
             adversary,

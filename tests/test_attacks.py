@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -9,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from hqde_ref.core.combining import resolve_rows
 from hqde_ref.errors import ConfigurationError, NotFinite
-from hqde_ref.messages import Contribution, Entry, Forge, Layout, Payload
+from hqde_ref.messages import Contribution, Entry, Forge, Layout, Payload, Policy
 from hqde_ref.nodes.worker import WorkerSpec, flip_labels
 from hqde_ref.workloads import load_workload
 from simulator import harness
 from simulator.attack_knowledge import Aggregation
 from simulator.attack_search import find_worst_lie
 from simulator.attacks import ATTACKS, Knowledge, check_attack, collude, forge
+from simulator.execution import run_all
+from simulator.scenario_reading import parse_scenario
 
 HONEST, FAULTY, LENGTH = 7, 3, 40
 
@@ -236,3 +240,45 @@ def test_colluders_send_one_row_each_under_its_own_name_and_another_state_makes_
     assert first.payloads[0].ref.view(torch.float32).tolist() == [-4.0] * 4
     assert moved.payloads[0].ref.view(torch.float32).tolist() == [6.0] * 4
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("rule", ["trimmed_mean", "krum", "geometric_median"])
+def test_a_searching_liar_of_a_scenario_aims_at_the_rule_that_aggregates(rule: str) -> None:
+    rows = 1.0 + 0.5 * torch.randn(9, 4, generator=torch.Generator().manual_seed(5))
+    policy = Policy(rule=rule, topology="flat", faulty_max=2, outlier_factor=3.0)
+    known = tuple((Payload(key=f"w{index}", ref=row.view(torch.uint8), nbytes=16),) for index, row in enumerate(rows))
+    asked = dataclasses.replace(
+        _forge(torch.zeros(4)), attack="adaptive", options={"steps": 60.0}, known=known, policy=policy
+    )
+
+    def harm(request: Forge) -> float:
+        sent = harness.Attacker().perform(request)
+        assert isinstance(sent, Contribution)
+        lie = sent.payloads[0].ref.view(torch.float32)
+        result = resolve_rows(
+            [*rows, lie, lie], rule=rule, faulty_max=2, rejections_max=2, outlier_factor=policy.outlier_factor
+        ).row
+        return float((result - rows.mean(dim=0)).norm())
+
+    assert harm(asked) > 1.02 * harm(dataclasses.replace(asked, policy=None))
+
+
+def test_a_searching_liar_runs_in_a_scenario_and_stays_below_the_bound() -> None:
+    scenario = parse_scenario(
+        """
+apiVersion: hqde.sim/v1
+metadata: {name: searched}
+seed: 4
+system: {workers: 7, hosts: 3, faulty_max: 2, rule: krum}
+workload: {rounds: 1, batch: 350, steps: 5}
+faults:
+  - {action: byzantine, target: minority-third, attack: {name: adaptive, steps: 10}, during: {rounds: [1, 1]}}
+""",
+        file="searched.yaml",
+    )
+    runs = {run.variant: run for run, _ in run_all(scenario, on="sim", variants=("as written",))}
+    record = runs["as written"].rounds[0]
+    assert record.byzantine == tuple(sorted(scenario.aim(0)))
+    assert record.measured is not None
+    assert record.bound is not None
+    assert 0.0 < record.measured.error <= record.bound

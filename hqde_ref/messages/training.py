@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hqde_ref.messages.vectors import Contribution, Layout, Payload, message
+from hqde_ref.messages.verdicts import Policy
 
 __all__ = [
     "Adopt",
@@ -99,6 +100,7 @@ class Forge:
         base: the state that the round started from.
         seed: of the attack's own random stream.
         colluders: how many members lie like this in this round.
+        policy: the aggregation that attacks which search aim at; None for a coordinate-wise median.
     """
 
     round: int
@@ -111,6 +113,7 @@ class Forge:
     seed: int
     template: Contribution | None
     colluders: int = 1
+    policy: Policy | None = None
 
 
 @message
