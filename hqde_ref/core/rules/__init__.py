@@ -17,6 +17,7 @@ from hqde_ref.core.certificates import Certificate
 from hqde_ref.core.kernels.rows import Updates
 from hqde_ref.core.rules.catalogue import ENTRIES
 from hqde_ref.core.rules.rule import SYMMETRIES, Rule
+from hqde_ref.core.rules.settings import check_settings
 from hqde_ref.errors import ConfigurationError
 
 __all__ = ["RULES", "SYMMETRIES", "Rule", "certify", "get_rule"]
@@ -37,16 +38,17 @@ def get_rule(name: str) -> Rule:
     raise ConfigurationError(setting="rule", wanted=f"one of {', '.join(sorted(RULES))}", got=name, do=hint)
 
 
-def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
-    """Judge anybody's ``output`` as what the rule of that name should give on ``updates``.
+def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int, **settings: object) -> Certificate:
+    """Judge anybody's ``output`` as what the rule of that name should give on ``updates`` with these settings.
 
     Args:
         rule_name: a rule with a certificate.
         updates: n tensors (d,) or one (n, d) tensor, finite.
         output: (d,) on the same device, of any floating dtype.
         faulty_max: how many rows may hold anything at all.
+        settings: those of the rule (``Rule.settings``) that the output was made with; the rule's defaults otherwise.
     Raises:
-        ConfigurationError: no such rule, or it has no certificate.
+        ConfigurationError: no such rule, or it has no certificate, or no such setting, or one out of its range.
         TooFewContributions, LayoutError, NotFinite: for rows or an output that do not fit.
     """
     rule = get_rule(rule_name)
@@ -58,4 +60,5 @@ def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int
             got=rule_name,
             do="compare with the reference's own output instead",
         )
-    return rule.certify(updates, output, faulty_max=faulty_max)
+    check_settings(rule_name, rule.certify, settings)
+    return rule.certify(updates, output, faulty_max=faulty_max, **settings)
