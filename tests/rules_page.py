@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from hqde_ref.core.rules import RULES, Rule
+from hqde_ref.core.rules import PREAGGREGATIONS, RULES, PreAggregation, Rule
 from tests.worst_inputs import kept_inputs
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "rules.md"
@@ -19,7 +20,8 @@ anything, h = n - f honest ones, V their mean squared distance from their mean. 
 - **least n** is the fewest contributions the rule takes.
 - **nearest** is how near the worst input found (`tests/worst_inputs.py` climbs) comes to the bound. At 1.000 the
   constant is attained and cannot be improved.
-- **certificate**: `certify(name, updates, output, faulty_max=f)` judges anybody's output.
+- **settings** are what a rule takes beside rows and f; bounds are for the defaults. `weights` are one a row.
+- **certificate**: `certify(name, updates, output, faulty_max=f, **settings)` judges anybody's output.
 - **topologies**: a sharded round keeps the full f < n / 3 with O(d) a node. A tree takes means; robust rules tolerate
   little node by node (clause 3.7).
 
@@ -28,8 +30,18 @@ Which one? `trimmed_mean` has the best constant there is and is the cheapest; it
 `smallest_spread_mean` are made for attacks that hide within the scatter, at the cost of all distances. A rule without a
 bound is offered for comparison and never as robust.
 
-| rule | what it is | least n | kappa, f = 1, 2, 3 | nearest | certificate | topologies | source |
-|---|---|---|---|---|---|---|---|
+| rule | what it is | least n | kappa, f = 1, 2, 3 | nearest | settings | certificate | topologies | source |
+|---|---|---|---|---|---|---|---|---|
+"""
+_PREAGGREGATIONS = """
+## Pre-aggregations
+
+They change the rows before a rule sees them. `compose("nearest_neighbour_mixing", "krum")` is a rule with its own
+condition, bound and symmetries, and can be composed again; settings in this table are given to `compose`. k is the
+kappa of the rule after it. Rounds run those compositions that are rules by themselves, above.
+
+| pre-aggregation | what it does | settings | least n | kappa of both | keeps | source |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -44,6 +56,7 @@ def _line(rule: Rule, nearest: float | None) -> str:
         _least(rule),
         kappa,
         "" if nearest is None else f"{nearest:.3f}",
+        _listed(rule.settings),
         "yes" if rule.certify else "",
         ", ".join(topologies),
         rule.source,
@@ -51,7 +64,24 @@ def _line(rule: Rule, nearest: float | None) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def _least(rule: Rule) -> str:
+def _preaggregation_line(first: PreAggregation) -> str:
+    cells = (
+        f"`{first.name}`",
+        first.description.rstrip("."),
+        _listed(first.settings),
+        _least(first),
+        first.bound,
+        ", ".join(sorted(first.symmetries)),
+        first.source,
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _least(rule: Rule | PreAggregation) -> str:
     base, slope = rule.least_contributions(0), rule.least_contributions(1) - rule.least_contributions(0)
     assert rule.least_contributions(7) == base + 7 * slope
     return f"{slope}f + {base}" if slope else str(base)
@@ -62,7 +92,8 @@ def page() -> str:
     nearest: dict[str, float] = {}
     for name, _, _, ratio in kept_inputs():
         nearest[name] = max(ratio, nearest.get(name, 0.0))
-    return _HEAD + "".join(_line(rule, nearest.get(name)) for name, rule in RULES.items())
+    rules = "".join(_line(rule, nearest.get(name)) for name, rule in RULES.items())
+    return _HEAD + rules + _PREAGGREGATIONS + "".join(map(_preaggregation_line, PREAGGREGATIONS.values()))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ class Certificate:
     count, faulty_max: n rows, of which f may be anything.
     excess: how far the output is from all that the certificate cannot tell from right; 0.0 is the best. For the
         geometric median the subgradient norm over the sum of weights; for median and trimmed mean, in the units of the
-        rows, how far a coordinate lies outside the ranks that the rule's own lie between; for Krum the score over the
-        best score, less 1.
+        rows, how far a coordinate lies from the rule's own in float64, so that rounding shows; for Krum the score over
+        the best score, less 1.
     because: one sentence for a person.
     subgradient_norm: G, the least norm of a subgradient of the weighted sum of distances at the output (geometric
         median only); in units of weight, so that 1 is one contribution's pull.
@@ -215,7 +215,7 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
     Args:
         updates, output, faulty_max: as for ``certify_geometric_median``, whose errors it raises too.
         rule: the rule claimed.
-        low, high: 1-based ranks that the rule's coordinates lie between; ``excess`` is measured from their values.
+        low, high: 1-based ranks, of which the rule's coordinates are the means.
     """
     rows, point = _judged(rule, updates, output)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
@@ -224,10 +224,12 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         below = min(below, int((block <= 0.0).sum(dim=0).min()))
         above = min(above, int((block >= 0.0).sum(dim=0).min()))
         ordered = block.sort(dim=0).values
-        excess = max(excess, float(ordered[low - 1].max()), float(-ordered[high - 1].min()))
+        off = (ordered[low - 1 : high] / (high + 1 - low)).sum(dim=0)
+        excess = max(excess, float(off.abs().max()))
     interval = (below, count + 1 - above)
     inside = interval[0] > faulty_max and interval[1] <= count - faulty_max
     place = "inside" if inside else "not proven to be inside"
+    aside = f", and is at most {excess:.3g} from the rule's own" if excess > 0.0 else ""
     return Certificate(
         rule=rule,
         count=count,
@@ -235,7 +237,7 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         excess=excess,
         rank_interval=interval,
         because=f"every coordinate lies between ranks {interval[0]} and {interval[1]} of {count}, "
-        f"{place} the honest range with {faulty_max} faulty rows",
+        f"{place} the honest range with {faulty_max} faulty rows{aside}",
     )
 
 

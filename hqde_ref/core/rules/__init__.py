@@ -1,4 +1,4 @@
-"""The registry of aggregation rules: each with its condition, proven bound, symmetries and source.
+"""The registry of aggregation rules and pre-aggregations: each with its condition, bound, symmetries and source.
 
 Source: HQDE clauses 0.7, 4.5, 4.7, 4.8 and 4.9.
 Pure: no clock, no randomness, no input or output. A rule without a proven bound says so (``kappa`` is None) and is
@@ -10,16 +10,30 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TypeVar
 
 from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate
 from hqde_ref.core.kernels.rows import Updates
 from hqde_ref.core.rules.catalogue import ENTRIES
+from hqde_ref.core.rules.preaggregation import PreAggregation
+from hqde_ref.core.rules.preparing import PREAGGREGATIONS, compose_rule
 from hqde_ref.core.rules.rule import SYMMETRIES, Rule
+from hqde_ref.core.rules.settings import check_settings
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["RULES", "SYMMETRIES", "Rule", "certify", "get_rule"]
+__all__ = [
+    "PREAGGREGATIONS",
+    "RULES",
+    "SYMMETRIES",
+    "PreAggregation",
+    "Rule",
+    "certify",
+    "compose",
+    "get_preaggregation",
+    "get_rule",
+]
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in ENTRIES})
 
@@ -30,23 +44,54 @@ def get_rule(name: str) -> Rule:
     Raises:
         ConfigurationError: there is none; it suggests the nearest name.
     """
-    if name in RULES:
-        return RULES[name]
-    close = difflib.get_close_matches(str(name), RULES, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else "see hqde_ref.core.rules.RULES"
-    raise ConfigurationError(setting="rule", wanted=f"one of {', '.join(sorted(RULES))}", got=name, do=hint)
+    return _find(RULES, name, what="rule", where="RULES")
 
 
-def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
-    """Judge anybody's ``output`` as what the rule of that name should give on ``updates``.
+def get_preaggregation(name: str) -> PreAggregation:
+    """Return the pre-aggregation of that name.
+
+    Raises:
+        ConfigurationError: there is none; it suggests the nearest name.
+    """
+    return _find(PREAGGREGATIONS, name, what="pre-aggregation", where="PREAGGREGATIONS")
+
+
+def compose(preaggregation: str, rule: str | Rule, **settings: object) -> Rule:
+    """Return the rule that applies ``rule`` to what the pre-aggregation of that name makes of the rows.
+
+    Args:
+        preaggregation: a name in ``PREAGGREGATIONS``.
+        rule: a name in ``RULES``, or a rule that was composed before.
+        settings: those of the pre-aggregation; the rule's own are given to the result's ``aggregate``.
+    Raises:
+        ConfigurationError: no such name or setting, or one is missing.
+    """
+    after = rule if isinstance(rule, Rule) else get_rule(rule)
+    return compose_rule(get_preaggregation(preaggregation), after, **settings)
+
+
+_Entry = TypeVar("_Entry")
+
+
+def _find(table: Mapping[str, _Entry], name: str, *, what: str, where: str) -> _Entry:
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"see hqde_ref.core.rules.{where}"
+    raise ConfigurationError(setting=what, wanted=f"one of {', '.join(sorted(table))}", got=name, do=hint)
+
+
+def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int, **settings: object) -> Certificate:
+    """Judge anybody's ``output`` as what the rule of that name should give on ``updates`` with these settings.
 
     Args:
         rule_name: a rule with a certificate.
         updates: n tensors (d,) or one (n, d) tensor, finite.
         output: (d,) on the same device, of any floating dtype.
         faulty_max: how many rows may hold anything at all.
+        settings: those of the rule (``Rule.settings``) that the output was made with; the rule's defaults otherwise.
     Raises:
-        ConfigurationError: no such rule, or it has no certificate.
+        ConfigurationError: no such rule, or it has no certificate, or no such setting, or one out of its range.
         TooFewContributions, LayoutError, NotFinite: for rows or an output that do not fit.
     """
     rule = get_rule(rule_name)
@@ -58,4 +103,5 @@ def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int
             got=rule_name,
             do="compare with the reference's own output instead",
         )
-    return rule.certify(updates, output, faulty_max=faulty_max)
+    check_settings(rule_name, rule.certify, settings)
+    return rule.certify(updates, output, faulty_max=faulty_max, **settings)

@@ -10,8 +10,10 @@ Pure: plain arithmetic. A bound says nothing where its condition on n and f fail
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 __all__ = [
+    "bucketed_kappa",
     "clipped_kappa",
     "filtered_kappa",
     "krum_kappa",
@@ -90,6 +92,22 @@ def mixed_kappa(n: int, f: int, kappa: float) -> float:
 def clipped_kappa(n: int, f: int, kappa: float) -> float:
     """Adaptive clipping before a rule with ``kappa``: kappa + 2f / (n - 2f)."""
     return kappa + 2 * f / (n - 2 * f)
+
+
+def bucketed_kappa(n: int, f: int, kappa: Callable[[int, int], float], *, size: int) -> float:
+    """Bucketing before a rule with ``kappa``: h (k + 1) / m - 1 where k = kappa(n / size, f), m = size (n / size - f).
+
+    Derived here. At most f of the b = ceil(n / size) buckets hold a faulty row; take b - f others, with m honest rows,
+    their mean mu' and mean squared distance V' from it. The rule errs by sqrt(k V') at most from mu', since means of
+    buckets spread no more than rows do, and h V >= m V' + m h / (h - m) |mu' - mu|^2; so |F - mu| <= sqrt(k V') +
+    |mu' - mu| is at most the root of h V (k / m + (h - m) / (m h)) by Cauchy-Schwarz. Tight if k is: the honest rows
+    in the spoilt buckets stand together, opposite. Where size does not divide n, the last bucket is of r rows, and
+    b - f buckets lie at a squared distance of h V / (r (b - f)) from mu on average: h (k + 1) / (r (b - f)).
+    """
+    buckets, h = -(-n // size), n - f
+    k, last = kappa(buckets, f), n - size * (buckets - 1)
+    spread = h * (k + 1) / (last * (buckets - f))
+    return spread - 1 if last == size else spread
 
 
 def filtered_kappa(n: int, f: int) -> float:

@@ -21,13 +21,14 @@ __all__ = ["average_buckets"]
 _RULE = "average_buckets"
 
 
-def average_buckets(updates: Updates, *, size: int, order: Sequence[int]) -> tuple[Tensor, ...]:
+def average_buckets(updates: Updates, *, size: int, order: Sequence[int] | None = None) -> tuple[Tensor, ...]:
     """Return the means of consecutive groups of ``size`` rows, the last one perhaps smaller.
 
     Args:
         updates: n tensors (d,) or one (n, d) tensor, finite.
         size: rows in a bucket, 1..n.
-        order: a permutation of 0..n-1; rows order[0], ..., order[size - 1] make the first bucket.
+        order: a permutation of 0..n-1; rows order[0], ..., order[size - 1] make the first bucket. None for rows that
+            come shuffled.
     Returns:
         ceil(n / size) new rows (d,) of the same dtype and device. Within a bucket, order leaves no trace.
     Raises:
@@ -43,6 +44,7 @@ def average_buckets(updates: Updates, *, size: int, order: Sequence[int]) -> tup
             got=size,
             do="take 1 where f may be just below n / 3",
         )
+    order = range(len(rows)) if order is None else order
     if sorted(order) != list(range(len(rows))):
         raise ConfigurationError(
             setting=f"order of {_RULE}",

@@ -6,18 +6,14 @@ Pure: data.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from torch import Tensor
-
-from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_krum, certify_ranks
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.certificates import certify_geometric_median, certify_krum
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
+from hqde_ref.core.rules.certifying import certify_filtered, certify_lower_median, certify_median, certify_trimmed
 from hqde_ref.core.rules.clipping import clipped_trimmed_mean
 from hqde_ref.core.rules.coordinate_median import coordinate_median, lower_coordinate_median
-from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, filtered_geometric_median
+from hqde_ref.core.rules.filtered_geometric_median import filtered_geometric_median
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.core.rules.krum import krum, multi_krum
 from hqde_ref.core.rules.mean_around_median import mean_around_median
@@ -44,41 +40,6 @@ def _krum_least(f: int) -> int:
     return 2 * f + 3
 
 
-def _certify_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
-    count = len(as_rows(updates, rule="coordinate_median"))
-    return certify_ranks(
-        updates, output, faulty_max=faulty_max, rule="coordinate_median", low=(count + 1) // 2, high=count // 2 + 1
-    )
-
-
-def _certify_lower_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
-    rule = "lower_coordinate_median"
-    middle = (len(as_rows(updates, rule=rule)) + 1) // 2
-    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=middle, high=middle)
-
-
-def _certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
-    count = len(as_rows(updates, rule="trimmed_mean"))
-    return certify_ranks(
-        updates,
-        output,
-        faulty_max=faulty_max,
-        rule="trimmed_mean",
-        low=min(faulty_max + 1, count),
-        high=max(1, count - faulty_max),
-    )
-
-
-def _certify_filtered(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
-    rows = as_rows(updates, rule="filtered_geometric_median")
-    check_count("filtered_geometric_median", count=len(rows), faulty_max=faulty_max, per_faulty=3)
-    kept = choose_outliers(rows, rejections_max=faulty_max).kept
-    found = certify_geometric_median([rows[index] for index in kept], output, faulty_max=faulty_max)
-    return replace(
-        found, rule="filtered_geometric_median", because=f"of the {len(kept)} rows kept of {len(rows)}, {found.because}"
-    )
-
-
 ENTRIES: tuple[Rule, ...] = (
     Rule(
         name="weighted_mean",
@@ -98,7 +59,7 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=_majority,
         kappa=bounds.median_kappa,
         symmetries=_COORDINATEWISE | _ORDERLY | {"exact_fit", "majority_fit"},
-        certify=_certify_median,
+        certify=certify_median,
         source="Yin et al. 2018 (arXiv:1803.01498)",
         description="Middle value of every coordinate; midpoint of the two middle ones if their number is even.",
     ),
@@ -109,7 +70,7 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=_majority,
         kappa=bounds.lower_median_kappa,
         symmetries=(_COORDINATEWISE | _ORDERLY | {"exact_fit", "majority_fit", "monotone_map"}) - {"negation"},
-        certify=_certify_lower_median,
+        certify=certify_lower_median,
         source="Yin et al. 2018 (arXiv:1803.01498); torch.median",
         description="Middle value of every coordinate; the lower of the two middle ones if their number is even.",
     ),
@@ -120,7 +81,7 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=_majority,
         kappa=bounds.trimmed_kappa,
         symmetries=_COORDINATEWISE | _ORDERLY | {"exact_fit"},
-        certify=_certify_trimmed,
+        certify=certify_trimmed,
         source="Yin et al. 2018 (arXiv:1803.01498); optimal by Allouah et al. 2023 (arXiv:2302.01772)",
         description="Mean of every coordinate without its f smallest and f largest values; the best constant there is.",
     ),
@@ -153,7 +114,7 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=lambda f: 3 * f + 1,
         kappa=bounds.filtered_kappa,
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
-        certify=_certify_filtered,
+        certify=certify_filtered,
         source="HQDE section 4 as clauses 4.3 and 4.4 read it",
         description="Geometric median after at most f contributions far out were rejected: HQDE's own rule, provable.",
     ),

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate
+from hqde_ref.core.rules.settings import settings_of
 
 __all__ = ["SYMMETRIES", "Rule"]
 
@@ -43,14 +44,14 @@ class Rule:
     """A rule, when it may be used, and what is proven of it.
 
     name: its only name here and in scenarios.
-    aggregate: (updates, *, faulty_max) -> row.
+    aggregate: (updates, *, faulty_max, and settings) -> row.
     least_contributions: f -> the least number of rows it takes.
     kappa: (n, f) -> constant of |F - mean of the honest|^2 <= kappa * V, or None where nothing is proven.
     symmetries: a subset of ``SYMMETRIES``.
     family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them, and commute
         with translations and rotations; "staged" rules need distances first and then go by coordinates; "mean"
         composes up a tree.
-    certify: (updates, output, *, faulty_max) -> certificate of anybody's output, or None.
+    certify: (updates, output, *, faulty_max, and the rule's settings) -> certificate of anybody's output, or None.
     """
 
     name: str
@@ -62,3 +63,11 @@ class Rule:
     source: str
     certify: Callable[..., Certificate] | None
     description: str
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What changes the result beside rows and faulty_max; all have defaults, which the bounds are for.
+
+        A rule takes weights, one a row, if "weights" is among them.
+        """
+        return settings_of(self.aggregate)

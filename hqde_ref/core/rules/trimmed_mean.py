@@ -16,7 +16,7 @@ from hqde_ref.core.kernels.order_statistics import mean_of_middle
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["trimmed_mean"]
+__all__ = ["resolve_trimmed", "trimmed_mean"]
 
 _RULE = "trimmed_mean"
 
@@ -39,7 +39,13 @@ def trimmed_mean(
         NotFinite, LayoutError: for rows that do not fit.
     """
     rows = as_rows(updates, rule=_RULE)
-    check_count(_RULE, count=len(rows), faulty_max=faulty_max)
+    left_out = resolve_trimmed(trimmed, count=len(rows), faulty_max=faulty_max)
+    return mean_of_middle(rows, trimmed=left_out, rule=_RULE, backend=backend)
+
+
+def resolve_trimmed(trimmed: int | None, *, count: int, faulty_max: int) -> int:
+    """Return how many of ``count`` values are left out on either side; arguments and errors as for ``trimmed_mean``."""
+    check_count(_RULE, count=count, faulty_max=faulty_max)
     left_out = faulty_max if trimmed is None else trimmed
     if isinstance(left_out, bool) or not isinstance(left_out, int) or left_out < faulty_max:
         raise ConfigurationError(
@@ -48,5 +54,5 @@ def trimmed_mean(
             wanted=f"an integer of at least faulty_max={faulty_max}",
             do="trim at least as many values a side as rows may be faulty",
         )
-    check_count(_RULE, count=len(rows), faulty_max=left_out)
-    return mean_of_middle(rows, trimmed=left_out, rule=_RULE, backend=backend)
+    check_count(_RULE, count=count, faulty_max=left_out)
+    return left_out

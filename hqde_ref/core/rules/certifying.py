@@ -1,0 +1,64 @@
+"""Certificates by the name and the settings of a rule: what ``certify`` of the registry calls.
+
+A certificate takes the settings that its rule takes; an output made with others is judged as wrong as it is.
+
+Source: HQDE clauses 4.5 and 4.7.
+Pure: no clock, no randomness, no input or output; arguments are never changed. Which rows the filtered geometric
+median keeps is decided by its own screening, whose result is then judged; all else is independent of the rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_ranks
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.rules.filtered_geometric_median import choose_outliers
+from hqde_ref.core.rules.trimmed_mean import resolve_trimmed
+
+__all__ = ["certify_filtered", "certify_lower_median", "certify_median", "certify_trimmed"]
+
+_FILTERED = "filtered_geometric_median"
+
+
+def certify_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    """Judge a coordinate-wise median with midpoints; errors as for ``certify_ranks``."""
+    rule = "coordinate_median"
+    count = len(as_rows(updates, rule=rule))
+    low, high = (count + 1) // 2, count // 2 + 1
+    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=low, high=high)
+
+
+def certify_lower_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
+    """Judge a lower coordinate-wise median; errors as for ``certify_ranks``."""
+    rule = "lower_coordinate_median"
+    middle = (len(as_rows(updates, rule=rule)) + 1) // 2
+    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=middle, high=middle)
+
+
+def certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int, trimmed: int | None = None) -> Certificate:
+    """Judge a trimmed mean, ``trimmed`` as the rule takes it; errors as for the rule and ``certify_ranks``."""
+    rule = "trimmed_mean"
+    count = len(as_rows(updates, rule=rule))
+    left_out = resolve_trimmed(trimmed, count=count, faulty_max=faulty_max)
+    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=left_out + 1, high=count - left_out)
+
+
+def certify_filtered(
+    updates: Updates,
+    output: Tensor,
+    *,
+    faulty_max: int,
+    rejections_max: int | None = None,
+    factor: float = 3.0,
+    floor: float = 0.0,
+) -> Certificate:
+    """Judge a filtered geometric median as a geometric median of the rows that are kept; settings as the rule's."""
+    rows = as_rows(updates, rule=_FILTERED)
+    check_count(_FILTERED, count=len(rows), faulty_max=faulty_max, per_faulty=3)
+    most = faulty_max if rejections_max is None else rejections_max
+    kept = choose_outliers(rows, rejections_max=most, factor=factor, floor=floor).kept
+    found = certify_geometric_median([rows[index] for index in kept], output, faulty_max=faulty_max)
+    return replace(found, rule=_FILTERED, because=f"of the {len(kept)} rows kept of {len(rows)}, {found.because}")

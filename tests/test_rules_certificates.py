@@ -1,0 +1,95 @@
+"""``certify`` with a rule's own settings: right with those the output was made with, wrong with others (4.5)."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hqde_ref.core.rules import RULES, Rule, certify
+from hqde_ref.core.rules.settings import settings_of
+from hqde_ref.errors import ConfigurationError, TooFewContributions
+
+CERTIFIED = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.certify is not None]
+# Settings that change the result on ``seeded(11, 30)``, two faulty.
+OTHERWISE: list[tuple[str, dict[str, object]]] = [
+    ("trimmed_mean", {"trimmed": 4}),
+    ("geometric_median", {"weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]}),
+    ("filtered_geometric_median", {"factor": 1.0}),
+    ("filtered_geometric_median", {"factor": 1.0, "rejections_max": 1}),
+    ("krum", {"neighbours": 2}),
+]
+
+
+def seeded(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rule", CERTIFIED)
+def test_a_certificate_takes_what_its_rule_takes(rule: Rule) -> None:
+    assert rule.certify is not None
+    assert settings_of(rule.certify) == rule.settings
+
+
+def test_every_setting_of_a_rule_with_a_certificate_is_tried() -> None:
+    tried = {(name, setting) for name, settings in OTHERWISE for setting in settings}
+    known = {(name, setting) for name, rule in RULES.items() if rule.certify for setting in rule.settings}
+    assert known - tried == {("filtered_geometric_median", "floor")}  # which is tried below, where it undoes a factor
+
+
+@pytest.mark.parametrize(("name", "settings"), OTHERWISE)
+def test_an_output_is_certified_with_its_own_settings_only(name: str, settings: dict[str, object]) -> None:
+    rows = seeded(11, 30, seed=1)
+    output = RULES[name].aggregate(rows, faulty_max=2, **settings)
+    assert certify(name, rows, output, faulty_max=2, **settings).excess <= 1e-9
+    assert certify(name, rows, output, faulty_max=2).excess > 1e-2
+    usual = RULES[name].aggregate(rows, faulty_max=2)
+    assert certify(name, rows, usual, faulty_max=2, **settings).excess > 1e-2
+
+
+def test_a_floor_keeps_what_a_factor_would_reject() -> None:
+    rows = seeded(11, 30, seed=1)
+    output = RULES["filtered_geometric_median"].aggregate(rows, faulty_max=2, factor=1.0, floor=1e3)
+    certificate = certify("filtered_geometric_median", rows, output, faulty_max=2, factor=1.0, floor=1e3)
+    assert certificate.excess <= 1e-9
+    assert certificate.because.startswith("of the 11 rows kept of 11, the output")
+    assert certify("filtered_geometric_median", rows, output, faulty_max=2, factor=1.0).excess > 1e-2
+
+
+def test_a_trimmed_mean_that_trims_another_number_is_told_apart() -> None:
+    """Both lie within the ranks; only the value itself tells."""
+    rows = torch.tensor([[0.0], [1.0], [2.0], [7.0], [20.0]])
+    said = certify("trimmed_mean", rows, torch.tensor([2.0]), faulty_max=1)
+    assert said.rank_interval == (3, 3)
+    assert said.because == (
+        "every coordinate lies between ranks 3 and 3 of 5, inside the honest range with 1 faulty rows, "
+        "and is at most 1.33 from the rule's own"
+    )
+    assert certify("trimmed_mean", rows, torch.tensor([2.0]), faulty_max=1, trimmed=2).excess == 0.0
+
+
+def test_the_lower_median_is_not_the_midpoint_median() -> None:
+    rows = torch.tensor([[0.0], [1.0], [3.0], [9.0]])
+    assert certify("lower_coordinate_median", rows, torch.tensor([1.0]), faulty_max=1).excess == 0.0
+    assert certify("coordinate_median", rows, torch.tensor([2.0]), faulty_max=1).excess == 0.0
+    assert certify("coordinate_median", rows, torch.tensor([1.0]), faulty_max=1).excess == 1.0
+
+
+def test_a_setting_that_a_rule_does_not_have_is_refused_by_name() -> None:
+    rows, output = seeded(11, 3), seeded(3)
+    with pytest.raises(
+        ConfigurationError, match=r"a setting of krum must be one of neighbours, got 'weights'; see its"
+    ):
+        certify("krum", rows, output, faulty_max=2, weights=[1.0] * 11)
+    with pytest.raises(
+        ConfigurationError, match=r"filtered_geometric_median must be one of rejections_max, factor, floor, got 'limit'"
+    ):
+        certify("filtered_geometric_median", rows, output, faulty_max=2, limit=1)
+    with pytest.raises(
+        ConfigurationError, match=r"a setting of coordinate_median must be left out \(it has none\), got"
+    ):
+        certify("coordinate_median", rows, output, faulty_max=2, trimmed=3)
+    with pytest.raises(ConfigurationError, match=r"neighbours of krum must be an integer of 2\.\.10, got 11"):
+        certify("krum", rows, output, faulty_max=2, neighbours=11)
+    with pytest.raises(ConfigurationError, match="trimmed of trimmed_mean must be an integer of at least faulty_max=2"):
+        certify("trimmed_mean", rows, output, faulty_max=2, trimmed=1)
+    with pytest.raises(TooFewContributions, match="trimmed_mean with faulty_max=6 needs at least 13"):
+        certify("trimmed_mean", rows, output, faulty_max=2, trimmed=6)

@@ -1,0 +1,146 @@
+"""Pre-aggregations by name, and what holds of them before a rule (clauses 0.7, 4.5, 4.8, 4.9)."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hqde_ref.core.rules import PREAGGREGATIONS, RULES, SYMMETRIES, Rule, compose, get_preaggregation
+from hqde_ref.core.rules.bucketing import average_buckets
+from hqde_ref.errors import ConfigurationError, TooFewContributions
+from tests.test_claims import HAIR, SIZES, column, kappa_reached, mirrored
+from tests.test_rules_registry import COMPOSED, attacks, close, seeded
+from tests.worst_inputs import climb, ratio_of
+
+BOUNDED = [pytest.param(rule, id=name) for name, rule in COMPOSED.items() if rule.kappa is not None]
+
+
+@pytest.mark.parametrize("name", PREAGGREGATIONS)
+def test_entries_are_whole(name: str) -> None:
+    entry = get_preaggregation(name)
+    assert entry.name == name
+    assert entry.symmetries <= SYMMETRIES
+    assert entry.description.endswith(".")
+    assert entry.source
+    assert (entry.kappa is None) == entry.bound.startswith("none proven")
+
+
+@pytest.mark.parametrize(
+    ("first", "rule", "together"),
+    [
+        ("nearest_neighbour_mixing", "trimmed_mean", "mixed_trimmed_mean"),
+        ("nearest_neighbour_mixing", "geometric_median", "mixed_geometric_median"),
+        ("nearest_neighbour_mixing", "krum", "mixed_krum"),
+        ("adaptive_clipping", "trimmed_mean", "clipped_trimmed_mean"),
+    ],
+)
+def test_compositions_are_the_rules_that_rounds_run(first: str, rule: str, together: str) -> None:
+    composed, known = compose(first, rule), RULES[together]
+    rows = seeded(11, 6)
+    rows[:2] += 3.0
+    assert close(composed.aggregate(rows, faulty_max=2), known.aggregate(rows, faulty_max=2))
+    assert (composed.symmetries, composed.family) == (known.symmetries, known.family)
+    for f in (1, 2, 3):
+        assert composed.least_contributions(f) == known.least_contributions(f)
+        assert composed.kappa is not None
+        assert known.kappa is not None
+        assert composed.kappa(11, f) == known.kappa(11, f)
+
+
+def test_settings_go_to_whom_they_belong() -> None:
+    rows = seeded(11, 6)
+    both = compose(
+        "bucketing", compose("static_clipping", "geometric_median", limit=1.0), size=2, order=range(10, -1, -1)
+    )
+    assert both.settings == ("weights",)
+    assert both.name == "bucketing + static_clipping + geometric_median"
+    result = both.aggregate(rows, faulty_max=2, weights=[1.0, 2.0, 1.0, 1.0, 1.0, 3.0])
+    buckets = average_buckets(rows, size=2, order=range(10, -1, -1))
+    shortened = [bucket / max(1.0, float(bucket.norm())) for bucket in buckets]
+    wanted = RULES["geometric_median"].aggregate(shortened, faulty_max=2, weights=[1.0, 2.0, 1.0, 1.0, 1.0, 3.0])
+    assert close(result, wanted)
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"pre-aggregation must be one of .* 'bucketting'; did you mean 'bucketing'"
+    ):
+        compose("bucketting", "krum")
+    with pytest.raises(ConfigurationError, match=r"rule must be one of .* got 'krumm'; did you mean 'krum'"):
+        compose("bucketing", "krumm", size=2)
+    with pytest.raises(
+        ConfigurationError, match="settings of static_clipping must be given: limit, got 'none'; it cannot"
+    ):
+        compose("static_clipping", "krum")
+    with pytest.raises(ConfigurationError, match=r"a setting of adaptive_clipping must be left out \(it has none\)"):
+        compose("adaptive_clipping", "krum", limit=1.0)
+    composed = compose("bucketing", "trimmed_mean", size=2)
+    with pytest.raises(ConfigurationError, match="a setting of trimmed_mean must be one of trimmed, got 'neighbours'"):
+        composed.aggregate(seeded(11, 3), faulty_max=1, neighbours=3)
+    assert composed.least_contributions(3) == 13
+    with pytest.raises(
+        TooFewContributions, match="trimmed_mean with faulty_max=3 needs at least 7 contributions, got 6"
+    ):
+        composed.aggregate(seeded(12, 3), faulty_max=3)
+    assert composed.aggregate(seeded(13, 3), faulty_max=3).shape == (3,)
+
+
+@pytest.mark.parametrize("rule", BOUNDED)
+def test_no_attack_tried_breaks_the_constant_that_follows(rule: Rule) -> None:
+    worst = 0.0
+    for count in (7, 9, 10, 11, 12):
+        for faulty in (f for f in range(1, 5) if rule.least_contributions(f) <= count):
+            for seed in range(4):
+                honest = seeded(count - faulty, 3, seed=seed)
+                if seed % 2:
+                    honest[: faulty + 1] += 4.0
+                for bad in attacks(honest, faulty):
+                    worst = max(worst, ratio_of(rule, torch.cat([honest, bad]), faulty))
+            worst = max(worst, climb(rule, count, faulty, steps=30)[1])
+    assert 0.0 < worst <= 1.0 + 1e-9
+
+
+def spoilt(buckets: int, faulty: int, size: int, *, trimmed: int) -> Tensor:
+    """``faulty`` spoilt buckets whose honest rows stand together, opposite to where the rule errs from the others.
+
+    What the others' rows lie apart is what makes all of Cauchy's inequality: see ``bounds.bucketed_kappa``.
+    """
+    others, together = buckets - faulty, buckets - faulty - trimmed
+    mean, spread = together / others, (together / others) * (trimmed / others)
+    k, h, m = trimmed / together, buckets * size - faulty, size * others
+    # V' : D^2 as Cauchy wants them, sqrt(k) a / D = k / m : (h - m) / (m h) with a = sqrt(V').
+    away = (spread * k) ** 0.5 * ((h - m) / h) / k
+    place = mean - away * h / (h - m) if h > m else 0.0
+    honest = [0.0] * (trimmed * size) + [1.0] * (together * size) + [place] * (faulty * (size - 1))
+    return column(*honest, *[1e6] * faulty)
+
+
+@pytest.mark.parametrize(("buckets", "faulty", "size"), [(5, 2, 2), (7, 2, 3), (7, 3, 2), (10, 3, 4), (9, 1, 1)])
+def test_bucketing_attains_its_constant(buckets: int, faulty: int, size: int) -> None:
+    rows = spoilt(buckets, faulty, size, trimmed=faulty)
+    honest = len(rows) - faulty
+    clean = (buckets - faulty) * size
+    order = list(range(clean))
+    for place in range(faulty):  # each liar with its share of the rows that stand opposite
+        order += [honest + place, *range(clean + place * (size - 1), clean + (place + 1) * (size - 1))]
+    rule = compose("bucketing", "trimmed_mean", size=size, order=order)
+    assert ratio_of(rule, rows, faulty) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("count", "faulty"), SIZES)
+def test_a_rules_own_constant_does_not_hold_after_mixing(count: int, faulty: int) -> None:
+    """Who forgot what mixing does to a bound would be found out: four times k is reached."""
+    rows = mirrored(count, faulty)
+    reached = kappa_reached(
+        compose("nearest_neighbour_mixing", "trimmed_mean").aggregate(rows, faulty_max=faulty), rows[:-faulty]
+    )
+    own = RULES["trimmed_mean"].kappa
+    assert own is not None
+    assert reached / own(count, faulty) == pytest.approx(4.0, abs=4 * HAIR**0.5)
+
+
+def test_static_clipping_keeps_a_bound_only_while_the_honest_are_short() -> None:
+    rows = column(2.0, 2.0, 2.0, 2.0, 50.0)
+    near = compose("static_clipping", "trimmed_mean", limit=3.0)
+    assert near.kappa is None
+    assert near.aggregate(rows, faulty_max=1).tolist() == [2.0]
+    assert compose("static_clipping", "trimmed_mean", limit=1.0).aggregate(rows, faulty_max=1).tolist() == [1.0]
