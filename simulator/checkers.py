@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
+from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause
 from simulator.proven_bounds import hidden_max, least_contributions
 from simulator.records import Finding, RoundRecord, Run
@@ -31,7 +32,7 @@ _OVERRUN_S = 0.5  # a live round's last ask may end this much after its deadline
 def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
     """Every law that the scenario says holds always, over all rounds of a run."""
     findings = []
-    for law in scenario.expect.always:
+    for law in scenario.laws:
         judge, clause = _JUDGES[law]
         judged = [record for record in run.rounds if law != "within_bound" or _has_bound(scenario, record)]
         broken = [(record.round, why) for record in judged if (why := judge(scenario, run, record)) is not None]
@@ -111,6 +112,8 @@ def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) ->
     """
     if isinstance(record.verdict, Accepted) or len(_find_lying(record)) > scenario.system.faulty_max:
         return None
+    if record.kept is not None and record.kept.read.content is None:
+        return None  # the law ``stored`` says whether there should have been a state
     struck = _find_struck(scenario, record.round)
     forged = [member for member in record.verdict.rejected if member in record.byzantine]
     gone = {*_find_absent(record), *forged, *(member for member in run.members if member in struck)}
@@ -147,6 +150,7 @@ _JUDGES = {
     "by_deadline": (_find_overrun, "6.1"),
     "budget_kept": (_find_overspent, "4.2"),
     "answered": (_find_needless_refusal, "6.4"),
+    "stored": (find_unkept, "2.7"),
 }
 
 

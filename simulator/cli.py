@@ -23,6 +23,7 @@ from simulator.progress import telling
 from simulator.records import Run
 from simulator.scenario import SEED_MAX, Scenario
 from simulator.scenario_reading import load_scenario
+from simulator.scenario_store import STATE_KEY
 from simulator.tables import print_table
 from simulator.terminal import (
     INTERRUPTED,
@@ -90,11 +91,10 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Scenario files.",
     """Check scenario files without running them."""
     for path in files:
         scenario = load_scenario(path)
-        out.print(
-            f"{path}: fine ({count_of(scenario.system.workers, 'worker')}, "
-            f"{count_of(scenario.workload.rounds, 'round')})",
-            highlight=False,
-        )
+        told = [count_of(scenario.system.workers, "worker"), count_of(scenario.workload.rounds, "round")]
+        if scenario.system.store is not None:
+            told.append(f"state kept by {', '.join(scenario.system.store.plan().stores_of(STATE_KEY))}")
+        out.print(f"{path}: fine ({', '.join(told)})", highlight=False)
 
 
 @app.command()

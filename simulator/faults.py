@@ -20,6 +20,7 @@ __all__ = [
     "Byzantine",
     "Corrupt",
     "Crash",
+    "Damage",
     "Duplicate",
     "Fault",
     "Lose",
@@ -28,7 +29,8 @@ __all__ = [
     "Slow",
 ]
 
-Stage = Literal["train", "screen", "combine", "reduce", "publish"]  # reduce: of a mapreduce round only
+# reduce: of a mapreduce round only. A round begins with read and ends with write, where there is a weight store.
+Stage = Literal["train", "screen", "combine", "reduce", "publish", "write", "read"]
 
 
 class At(Strict):
@@ -149,5 +151,13 @@ class Slow(Strict):
     during: During
 
 
+class Damage(Strict):
+    """One bit flips in the copy of the published state that a store holds."""
+
+    action: Literal["damage"]
+    target: Target = "one"
+    at: At
+
+
 OnMembers: TypeAlias = Byzantine | Corrupt | Duplicate | Lose
-Fault = Annotated[OnMembers | Crash | Pause | Slow, Field(discriminator="action")]
+Fault = Annotated[OnMembers | Crash | Pause | Slow | Damage, Field(discriminator="action")]

@@ -41,6 +41,7 @@ def _print_findings(out: Console, execution: Execution) -> None:
 
 def _print_rounds(out: Console, run_done: Run) -> None:
     rows = []
+    with_store = run_done.first is not None
     for record, outcome in zip(run_done.rounds, run_done.outcome(), strict=True):
         ratio = "-"
         if record.measured is not None and record.bound:
@@ -51,13 +52,21 @@ def _print_rounds(out: Console, run_done: Run) -> None:
                 str(len(list(outcome["used"]))) if outcome["accepted"] else "refused",  # type: ignore[call-overload]
                 _listed(record.verdict.rejected),
                 _listed(record.verdict.missing),
+                *([_state(outcome)] if with_store else []),
                 f"{record.accuracy:.3f}",
                 ratio,
             )
         )
-    heads = ("round", "used", "rejected", "missing", "accuracy", "error / bound")
+    heads = ("round", "used", "rejected", "missing", *(["state"] if with_store else []), "accuracy", "error / bound")
     title = f"{run_done.scenario} on {run_done.world}, as written (trace {run_done.digest})"
     print_table(out, heads, rows, wraps=("rejected", "missing"), title=title)
+
+
+def _state(outcome: Mapping[str, object]) -> str:
+    """Which round's result was read from the weight store, and whether this one's was written."""
+    source = outcome["from round"]
+    read = "none read" if source is None else f"from {source}" if source else "first"
+    return f"{read}, {'written' if outcome['stored'] else 'not written'}"
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hqde_ref.messages import Accepted, Measured, Verdict, message
 
-__all__ = ["Finding", "RoundRecord", "Run", "Strike", "Variant"]
+__all__ = ["Finding", "Kept", "ReadBack", "RoundRecord", "Run", "Strike", "Variant", "Written"]
 
 Variant = Literal["as written", "mean instead", "no faults"]
 
@@ -28,6 +28,49 @@ class Strike:
 
 
 @message
+class Written:
+    """What became of a write to the weight store.
+
+    Attributes:
+        version: (counter, writer); None when nothing was sent.
+        content: of the bytes that were handed over, as the harness saw them.
+        stores: who confirmed.
+        reason: why it was not acknowledged.
+    """
+
+    version: tuple[int, str] | None
+    content: str
+    acknowledged: bool
+    stores: tuple[str, ...]
+    reason: str = ""
+
+
+@message
+class ReadBack:
+    """What a read of the weight store returned; ``content`` and ``version`` are None where that is nothing."""
+
+    version: tuple[int, str] | None
+    content: str | None
+    repaired: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@message
+class Kept:
+    """A round and the weight store.
+
+    Attributes:
+        read: the state it started from.
+        written: its result; None when it had none.
+        out: stores that do not serve when it is over.
+    """
+
+    read: ReadBack
+    written: Written | None
+    out: tuple[str, ...]
+
+
+@message
 class RoundRecord:
     """One round.
 
@@ -36,6 +79,7 @@ class RoundRecord:
         byzantine: members whose forged contributions were delivered.
         honest: members whose honest contributions arrived.
         measured: the result against the honest; None when there is no result.
+        kept: what the weight store did; None where there is none.
         kappa: what is proven of the rule that was asked for, whatever the evidence says; None where nothing is.
     """
 
@@ -50,6 +94,7 @@ class RoundRecord:
     kappa: float | None
     accuracy: float
     loss: float
+    kept: Kept | None = None
 
     @property
     def bound(self) -> float | None:
@@ -72,7 +117,10 @@ class Finding:
 
 @message
 class Run:
-    """One variant of a scenario in one world."""
+    """One variant of a scenario in one world.
+
+    ``first`` and ``last``: where there is a weight store, the write of the first state and a read after the last round.
+    """
 
     scenario: str
     world: str
@@ -81,6 +129,8 @@ class Run:
     rounds: tuple[RoundRecord, ...]
     strikes: tuple[Strike, ...]
     digest: str
+    first: Written | None = None
+    last: ReadBack | None = None
 
     @property
     def final_accuracy(self) -> float:
@@ -95,6 +145,24 @@ class Run:
                 "used": sorted(record.verdict.used) if isinstance(record.verdict, Accepted) else [],
                 "rejected": dict(sorted(record.verdict.rejected.items())),
                 "missing": dict(sorted(record.verdict.missing.items())),
+                **self._outcome_of_store(record),
             }
             for record in self.rounds
+        )
+
+    def _outcome_of_store(self, record: RoundRecord) -> Mapping[str, object]:
+        if record.kept is None:
+            return {}
+        written = record.kept.written
+        return {
+            "from round": self.round_of(record.kept.read),
+            "stored": written is not None and written.acknowledged,
+            "stores out": list(record.kept.out),
+        }
+
+    def round_of(self, read: ReadBack) -> int | None:
+        """Whose result was read, 0 for the first state; None for nothing, or what nobody wrote."""
+        writes = {0: self.first} | {r.round: r.kept.written for r in self.rounds if r.kept is not None}
+        return next(
+            (n for n, w in writes.items() if w and (w.version, w.content) == (read.version, read.content)), None
         )

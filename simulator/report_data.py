@@ -44,7 +44,11 @@ class FaultSeen:
 
 @message
 class RoundSeen:
-    """One round of one run. ``limit`` is the distance from the centre that was allowed, where that is known."""
+    """One round of one run.
+
+    ``limit`` is the distance from the centre that was allowed, where that is known. ``store`` has a sentence for each
+    thing that the weight store did.
+    """
 
     number: int
     began: float
@@ -66,6 +70,7 @@ class RoundSeen:
     digest: str
     spans: tuple[SpanSeen, ...]
     faults: tuple[FaultSeen, ...]
+    store: tuple[str, ...] = ()
 
     def forgery(self, member: str) -> Literal["", "byzantine", "corrupt"]:
         """Whether what a member sent was replaced by a lie, or damaged on the way."""

@@ -25,6 +25,7 @@ SHARDED: Final = {
     "Arrange": "resolve",
     "Finish": "combine",
 }
+STORED: Final = ("Look", "Put", "Get", "Report", "List", "Expect", "Serve")  # what stores are asked
 HOSTS_DRAWN: Final = 40
 BARS_DRAWN: Final = 4000  # in one run
 _BAR = 16
@@ -198,13 +199,19 @@ def _bar(span: SpanSeen, seen: RoundSeen, scale: TimeScale, y: int) -> Bar:
         x=x,
         width=round(width, 3),
         y=y,
-        kind=request.lower() if request in KINDS else SHARDED.get(request, "other"),
+        kind=_kind(request),
         letter=request[:1] if width >= _LETTER_FROM else "",
         failed=failed,
         forgery=forgery,
         tip=f"{span.node} on {span.host}: {span.request} → {span.outcome}\n"
         f"{since} to {until} after the round began ({format_seconds(span.finish - span.start)}){FORGERIES[forgery]}",
     )
+
+
+def _kind(request: str) -> str:
+    if request in KINDS:
+        return request.lower()
+    return "store" if request in STORED else SHARDED.get(request, "other")
 
 
 def _blur_together(before: Bar, bar: Bar) -> bool:
@@ -225,12 +232,19 @@ def _join(before: Bar, bar: Bar) -> Bar:
     )
 
 
-_WORDS: Final = {"crash": "process killed", "pause": "process stopped", "slow": "slowed down"}
+_WORDS: Final = {
+    "crash": "process killed",
+    "pause": "process stopped",
+    "slow": "slowed down",
+    "damage": "one bit flipped",
+}
 
 
 def _hatch(fault: FaultSeen, seen: RoundSeen, scale: TimeScale) -> Hatch:
     x = scale.at(fault.time)
-    until = 100.0 if fault.lasts else scale.at(seen.ended)
+    until = 100.0 if fault.lasts or fault.time > seen.ended else scale.at(seen.ended)
+    if fault.action == "damage":
+        until = x  # it is over at once
     word = _WORDS.get(fault.action, fault.action)
     tip = f"{word} {format_seconds(fault.time - seen.began)} after the round began"
     return Hatch(

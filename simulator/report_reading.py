@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from hqde_ref.errors import ScenarioError, WireError
 from simulator.faults import Crash, Pause, Slow
@@ -25,6 +24,8 @@ from simulator.report_data import (
     SpanSeen,
     natural,
 )
+from simulator.report_fields import Fields
+from simulator.report_store import STORE_EVENTS, tell_store
 from simulator.scenario import Scenario
 from simulator.scenario_reading import load_scenario
 from simulator.trace import Trace, read_trace
@@ -78,48 +79,8 @@ def _distinct(runs: list[RunSeen], folder: Path) -> list[RunSeen]:
 # ------------------------------------------------------------------------------------------------ one trace
 
 
-class _Fields:
-    """A JSON object from outside; each question says what was wanted when the answer is something else."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self._values, self._where = values, where
-
-    def text(self, key: str, default: str | None = None) -> str:
-        return str(self._get(key, str, "a text", default))
-
-    def whole(self, key: str) -> int:
-        return int(self._get(key, int, "a whole number", None))
-
-    def number(self, key: str) -> float:
-        return self._float(key, self._values.get(key))
-
-    def maybe(self, key: str) -> float | None:
-        return None if self._values.get(key) is None else self.number(key)
-
-    def names(self, key: str) -> tuple[str, ...]:
-        return tuple(str(item) for item in self._get(key, list, "a list", []))
-
-    def reasons(self, key: str) -> dict[str, str]:
-        return {str(name): str(reason) for name, reason in self._get(key, dict, "a mapping", {}).items()}
-
-    def numbers(self, key: str) -> dict[str, float]:
-        return {name: self._float(key, value) for name, value in self._get(key, dict, "a mapping", {}).items()}
-
-    def _get(self, key: str, kind: type, wanted: str, default: Any) -> Any:
-        value = self._values.get(key, default)
-        return value if isinstance(value, kind) and not isinstance(value, bool) else self._refuse(key, wanted, value)
-
-    def _float(self, key: str, value: Any) -> float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        return float(value) if value in ("inf", "-inf", "nan") else self._refuse(key, "a number", value)
-
-    def _refuse(self, key: str, wanted: str, value: object) -> Any:
-        raise WireError(what=f"{self._where}: {key}", wanted=wanted, got=repr(value), do="run the scenario again")
-
-
 def _run(path: Path, trace: Trace, scenario: Scenario | None) -> RunSeen:
-    head = _Fields(trace.header, f"{path}: header")
+    head = Fields(trace.header, f"{path}: header")
     world, variant = head.text("world"), head.text("variant")
     if world not in WORLDS or variant not in VARIANTS:
         wanted = f"a world of {', '.join(WORLDS)} and a variant of {', '.join(VARIANTS)}"
@@ -127,16 +88,19 @@ def _run(path: Path, trace: Trace, scenario: Scenario | None) -> RunSeen:
     stray = next((event for event in trace.events if not isinstance(event, dict)), None)
     if stray is not None:
         raise WireError(what=str(path), wanted="events that are objects", got=repr(stray)[:80], do="run it again")
-    events = [(str(event.get("event")), _Fields(event, f"{path}: event {i}")) for i, event in enumerate(trace.events)]
+    events = [(str(event.get("event")), Fields(event, f"{path}: event {i}")) for i, event in enumerate(trace.events)]
     spans = [_span(fields) for event, fields in events if event == "span"]
     faults = [fields for event, fields in events if event == "fault"]
     ends = [fields for event, fields in events if event == "round ended"]
     begins = [fields.number("began") for fields in ends]
     last = max((fields.whole("round") for fields in ends), default=0)
+    # The first state is written before round 1 and not shown; the read after the last round is shown with that.
+    kept = [(fields.whole("round"), tell_store(event, fields)) for event, fields in events if event in STORE_EVENTS]
     rounds = []
     for fields, began, after in zip(ends, begins, [*begins, math.inf][1:], strict=True):
         inside = tuple(span for span in spans if began <= span.start < after)
-        rounds.append(_round(fields, inside, _faults_of(fields, faults, _lasting(scenario), last)))
+        told = tuple(sentence for number, sentence in kept if min(number, last) == fields.whole("round"))
+        rounds.append(_round(fields, inside, _faults_of(fields, faults, _lasting(scenario), last), told))
     seats = {span.node: span.host for span in spans}
     return RunSeen(
         world=world,
@@ -155,7 +119,7 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=natural))
 
 
-def _span(fields: _Fields) -> SpanSeen:
+def _span(fields: Fields) -> SpanSeen:
     texts = {key: fields.text(key) for key in ("host", "node", "request", "outcome")}
     return SpanSeen(**texts, start=fields.number("time"), finish=fields.number("finish"))
 
@@ -175,7 +139,7 @@ def _lasting(scenario: Scenario | None) -> dict[tuple[str, int], float]:
 
 
 def _faults_of(
-    fields: _Fields, faults: list[_Fields], lasting: Mapping[tuple[str, int], float], final: int
+    fields: Fields, faults: list[Fields], lasting: Mapping[tuple[str, int], float], final: int
 ) -> tuple[FaultSeen, ...]:
     number, began = fields.whole("round"), fields.number("began")
     found = []
@@ -195,7 +159,9 @@ def _faults_of(
     return tuple(found)
 
 
-def _round(fields: _Fields, spans: tuple[SpanSeen, ...], faults: tuple[FaultSeen, ...]) -> RoundSeen:
+def _round(
+    fields: Fields, spans: tuple[SpanSeen, ...], faults: tuple[FaultSeen, ...], store: tuple[str, ...]
+) -> RoundSeen:
     rejected = fields.reasons("rejected")
     return RoundSeen(
         number=fields.whole("round"),
@@ -218,6 +184,7 @@ def _round(fields: _Fields, spans: tuple[SpanSeen, ...], faults: tuple[FaultSeen
         digest=fields.text("digest", ""),
         spans=spans,
         faults=faults,
+        store=store,
     )
 
 
@@ -237,10 +204,10 @@ def _findings(path: Path) -> tuple[FindingSeen, ...] | None:
         return None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise WireError(what=f"{path}: findings", wanted="a list of objects", got=repr(found)[:80], do="run it again")
-    return tuple(_finding(_Fields(item, f"{path}: findings[{index}]")) for index, item in enumerate(found))
+    return tuple(_finding(Fields(item, f"{path}: findings[{index}]")) for index, item in enumerate(found))
 
 
-def _finding(fields: _Fields) -> FindingSeen:
+def _finding(fields: Fields) -> FindingSeen:
     number = fields.maybe("round")
     return FindingSeen(
         law=fields.text("law"),

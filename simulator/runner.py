@@ -1,11 +1,13 @@
 """Runs a scenario in a world, round by round, and records what happened.
 
 Each round: faults that begin, the story of ``hqde_ref.rounds.training`` on a decorated runtime, then the harness's own
-measurements, then faults that end. Between rounds dead hosts are restarted, as a supervisor would.
+measurements, then faults that end. Between rounds dead hosts are restarted, as a supervisor would. Where there is a
+weight store, a round starts from what is read there, and its result is written there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,7 @@ from hqde_ref.messages import (
     Request,
     Runtime,
     Span,
+    Value,
     Verdict,
 )
 from hqde_ref.rounds.pacing import Timekeeper
@@ -35,9 +38,11 @@ from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Moments
 from simulator.faults import Duplicate, Lose
 from simulator.mishaps import Mishaps
+from simulator.noting import note_round
 from simulator.proven_bounds import kappa_of
-from simulator.records import RoundRecord, Run, Variant
+from simulator.records import Kept, ReadBack, RoundRecord, Run, Variant, Written
 from simulator.scenario import Scenario
+from simulator.storage import Storage, refuse_unread
 from simulator.striking import Striking
 from simulator.trace import Trace
 from simulator.worlds import World, place_crowds, place_seats
@@ -80,16 +85,23 @@ class _Running:
         self._trace = Trace(
             scenario=scenario.metadata.name, seed=scenario.seed, world=world.name, variant=variant, version=__version__
         )
-        self._struck = Striking(scenario, world, quiet=variant == "no faults", note=self._note_fault)
+        store = scenario.system.store
+        self._storage = None if store is None else Storage(store, world, note=self._note_store)
+        self._struck = Striking(
+            scenario, world, quiet=variant == "no faults", note=self._note_fault, damage=self._damage
+        )
         self._keeper = Timekeeper()
         world.watch(self._note_span)
 
     def go(self, progress: Callable[[int], None] | None) -> tuple[Run, Trace]:
+        self._world.settle()  # an earlier run in this world may have left hosts dead
         self._struck.prepare()
         begun = _require(
             self._ask_harness("evaluator", Begin(seed=self._scenario.seed, shards=self._policy.shards)), Begun
         )
         state, digests = begun.state, begun.digests
+        storage = self._storage
+        first = None if storage is None else storage.open(state[0], digests[0])
         records = []
         tell = progress or (lambda number: None)
         for number in range(1, self._scenario.workload.rounds + 1):
@@ -106,9 +118,11 @@ class _Running:
             members=self._scenario.members,
             rounds=tuple(records),
             strikes=self._struck.strikes(),
-            digest=self._trace.digest,
+            first=first,
+            last=None if storage is None else storage.read(len(records) + 1)[0],
+            digest="",
         )
-        return run, self._trace
+        return dataclasses.replace(run, digest=self._trace.digest), self._trace
 
     # ---------------------------------------------------------------------------------------------- a round
 
@@ -116,6 +130,10 @@ class _Running:
         began = self._since()
         self._trace.add("round began", began, round=number)
         self._struck.begin(number)
+        read, value = self._read(number)
+        if value is not None:
+            state, digests = (value.payload,), (value.digest,)
+        started = began if read is None else self._since()
         adversary = Adversary(
             self._world.runtime,
             lies=self._struck.lies(number),
@@ -133,14 +151,44 @@ class _Running:
             lose=self._world.lose,
         )
         watched = Moments(mishaps, round_number=number, reached=lambda stage: self._struck.reach(number, stage))
-        verdict = training_round(watched, self._plan(number, state, digests, layout))
+        plan = self._plan(number, state, digests, layout)
+        verdict = (
+            training_round(watched, plan)
+            if read is None or value is not None
+            else refuse_unread(number, self._scenario.members, read)
+        )
         ended = self._since()
+        written = self._write(number, verdict)
         self._struck.note(number, adversary, mishaps)
         self._struck.end(number)
         self._world.settle(down=tuple(self._struck.down))
-        record = self._measure(number, began, ended, verdict, adversary, layout, state)
-        self._note_round(record)
+        record = self._measure(number, started, ended, verdict, adversary, layout, state)
+        if read is not None:
+            record = dataclasses.replace(record, began=began, kept=self._keep(number, read, written))
+        note_round(self._trace, record)
         return record
+
+    def _read(self, number: int) -> tuple[ReadBack | None, Value | None]:
+        if self._storage is None:
+            return None, None
+        self._struck.reach(number, "read")
+        return self._storage.read(number)
+
+    def _write(self, number: int, verdict: Verdict) -> Written | None:
+        if self._storage is None or not isinstance(verdict, Accepted):
+            return None
+        self._struck.reach(number, "write")
+        return self._storage.write(number, verdict.payloads[0], verdict.digests[0])
+
+    def _keep(self, number: int, read: ReadBack, written: Written | None) -> Kept:
+        """Let stores that are back rejoin, now that what befell this round is over."""
+        assert self._storage is not None
+        down = tuple(store for store in self._scenario.store_hosts if store in self._struck.down)
+        out = self._storage.tend(number, silent={*down, *self._struck.stopped})
+        return Kept(read=read, written=written, out=(*out, *down))
+
+    def _damage(self, store: str) -> bool:
+        return self._storage is not None and self._storage.damage(store)
 
     def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
         work, seats, crowds = self._scenario.workload, place_seats(self._scenario), place_crowds(self._scenario)
@@ -206,6 +254,9 @@ class _Running:
     def _note_fault(self, number: int, action: str, hits: list[str], **more: str) -> None:
         self._trace.add("fault", self._since(), round=number, action=action, hits=hits, **more)
 
+    def _note_store(self, event: str, **fields: Any) -> None:
+        self._trace.add(event, self._since(), **fields)
+
     def _note_span(self, span: Span) -> None:
         self._keeper.note(span)
         self._trace.add(
@@ -217,34 +268,6 @@ class _Running:
             request=span.request,
             outcome=span.outcome,
         )
-
-    def _note_round(self, record: RoundRecord) -> None:
-        verdict = record.verdict
-        fields: dict[str, Any] = {
-            "round": record.round,
-            "began": record.began,
-            "deadline": record.deadline,
-            "rejected": dict(sorted(verdict.rejected.items())),
-            "missing": dict(sorted(verdict.missing.items())),
-            "byzantine": record.byzantine,
-            "accuracy": record.accuracy,
-            "loss": record.loss,
-        }
-        if isinstance(verdict, Accepted):
-            fields |= {
-                "kind": "accepted",
-                "used": verdict.used,
-                "digest": verdict.digest,
-                "scores": dict(verdict.scores),
-                "limit": verdict.limit if verdict.scores else None,
-                "rule": verdict.evidence.rule,
-                "kappa": verdict.evidence.kappa,
-            }
-        else:
-            fields |= {"kind": "refused", "reason": verdict.reason, "used": []}
-        if record.measured is not None:
-            fields |= {"error": record.measured.error, "deviation": record.measured.deviation, "bound": record.bound}
-        self._trace.add("round ended", record.ended, **fields)
 
 
 def _require(reply: Reply, kind: type) -> Any:

@@ -7,39 +7,24 @@ Reading one, with errors in one line, is ``simulator.scenario_reading``. The JSO
 from __future__ import annotations
 
 import difflib
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hqde_ref.clauses import CLAUSES
 from hqde_ref.core.judging import check_policy
 from hqde_ref.core.trees import plan_tree
 from hqde_ref.messages import Policy
 from simulator.attacks import DATA_ATTACKS
-from simulator.faults import Byzantine, Crash, Fault, OnMembers
+from simulator.durations import Duration
+from simulator.faults import Byzantine, Crash, Damage, Fault, OnMembers
+from simulator.scenario_store import WeightStore, needs_store
 from simulator.streams import stream
 from simulator.targets import Strict, choose_targets
 
 __all__ = ["Expect", "Scenario"]
 
 SEED_MAX = 2**63 - 1  # what torch takes
-_LONGEST = 1e6
-_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-
-
-def _duration(value: object) -> float:
-    """Seconds from a text such as ``90ms``."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m)\s*", str(value))
-    if found is None:
-        raise ValueError(f"wanted a duration with a unit such as 90ms or 2s, got {value!r}")
-    seconds = float(found[1]) * _UNITS[found[2]]
-    if seconds > _LONGEST:
-        raise ValueError(f"wanted at most {_LONGEST:g} s, got {value!r}")
-    return seconds
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
 
 
 class Metadata(Strict):
@@ -73,7 +58,7 @@ class System(Strict):
     """The ensemble and how it aggregates.
 
     ``crowds``: a host answers for all its members in one message. ``apart``: aggregators are on hosts of their own, g0,
-    g1, and so on.
+    g1, and so on. ``store``: the published state goes through a weight store, on hosts s0, s1, and so on.
     """
 
     workers: Annotated[int, Field(ge=1, le=10_000, strict=True)]
@@ -90,6 +75,7 @@ class System(Strict):
     slow_factor: Annotated[float, Field(gt=1)] | None = None
     crowds: bool = False
     apart: bool = False
+    store: WeightStore | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> System:
@@ -101,6 +87,8 @@ class System(Strict):
             raise ValueError(f"shards: wanted none with topology {self.topology}, got {self.shards}")
         if self.crowds and self.topology == "mapreduce":
             raise ValueError("crowds: wanted false with topology mapreduce, whose mappers members feed one by one")
+        if self.store is not None and self.policy().shards > 1:
+            raise ValueError("store: wanted none with a sharded state: several keys read together may mix two rounds")
         plan_tree(workers=self.workers, branching=self.branching)
         check_policy(self.policy(), members=self.workers)
         return self
@@ -137,7 +125,7 @@ class NetworkModel(Strict):
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept", "answered"]
+Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept", "answered", "stored"]
 
 
 class Expect(Strict):
@@ -168,7 +156,7 @@ class Scenario(Strict):
     @model_validator(mode="after")
     def _faults_fit(self) -> Scenario:
         for index, fault in enumerate(self.faults):
-            last = fault.at.round if isinstance(fault, Crash) else fault.during.rounds[1]
+            last = fault.at.round if isinstance(fault, Crash | Damage) else fault.during.rounds[1]
             if last > self.workload.rounds:
                 raise ValueError(f"faults[{index}]: round {last} is after the last round, {self.workload.rounds}")
             if self.system.crowds and isinstance(fault, OnMembers):
@@ -176,18 +164,32 @@ class Scenario(Strict):
                     f"faults[{index}].action: {fault.action} is for members, and crowds answer for them; "
                     "wanted crash, pause or slow, or a system without crowds"
                 )
+            if self.system.store is None and (problem := needs_store(fault)) is not None:
+                raise ValueError(f"faults[{index}].{problem}, wanted a system with a store")
             try:
                 self.aim(index)
             except ValueError as error:
                 raise ValueError(f"faults[{index}].target: {error}") from None
+        if self.system.store is None and "stored" in self.expect.always:
+            raise ValueError("expect.always: stored is about the weight store, wanted a system with a store")
         return self
+
+    @property
+    def laws(self) -> tuple[Always, ...]:
+        """What must hold always: as the file says; where it says nothing, of the store too."""
+        silent = self.system.store is not None and "always" not in self.expect.model_fields_set
+        return (*self.expect.always, "stored") if silent else self.expect.always
 
     def aim(self, index: int) -> tuple[str, ...]:
         """The hosts or members that a fault hits: the same for the same file and seed."""
         fault = self.faults[index]
         return choose_targets(
             fault.target,
-            self.members if isinstance(fault, OnMembers) else self.hosts,
+            self.members
+            if isinstance(fault, OnMembers)
+            else self.store_hosts
+            if isinstance(fault, Damage)
+            else self.hosts,
             draw=stream(self.seed, "target", index),
             placement=fault.placement if isinstance(fault, OnMembers) else "random",
         )
@@ -209,7 +211,7 @@ class Scenario(Strict):
     @property
     def hosts(self) -> tuple[str, ...]:
         """Everything that a fault of a host can hit."""
-        return self.worker_hosts + (self.aggregator_hosts if self.system.apart else ())
+        return self.worker_hosts + (self.aggregator_hosts if self.system.apart else ()) + self.store_hosts
 
     @property
     def worker_hosts(self) -> tuple[str, ...]:
@@ -218,3 +220,8 @@ class Scenario(Strict):
     @property
     def aggregator_hosts(self) -> tuple[str, ...]:
         return tuple(f"g{index}" for index in range(self.system.hosts)) if self.system.apart else self.worker_hosts
+
+    @property
+    def store_hosts(self) -> tuple[str, ...]:
+        """Each carries the store of its own name."""
+        return () if self.system.store is None else self.system.store.plan().stores

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from simulator.adversary import Adversary, Lie
-from simulator.faults import Byzantine, Corrupt, Crash, Duplicate, Lose, OnMembers, Pause, Slow
+from simulator.faults import Byzantine, Corrupt, Crash, Damage, Duplicate, Lose, OnMembers, Pause, Slow
 from simulator.mishaps import Mishaps
 from simulator.records import Strike
 from simulator.scenario import Scenario
@@ -24,15 +24,19 @@ class _Note(Protocol):
 
 
 class Striking:
-    """The faults of a run: what each is aimed at, how often it fired, and which hosts are to stay ``down``."""
+    """The faults of a run: their aims, how often each fired; hosts that are to stay ``down`` or are ``stopped`` now."""
 
-    def __init__(self, scenario: Scenario, world: World, *, quiet: bool, note: _Note) -> None:
+    def __init__(
+        self, scenario: Scenario, world: World, *, quiet: bool, note: _Note, damage: Callable[[str], bool]
+    ) -> None:
         self._faults = () if quiet else scenario.faults
         self._hits = [scenario.aim(index) for index in range(len(self._faults))]
         self._fired = [0] * len(self._faults)
         self._world = world
         self._note = note
+        self._damage = damage
         self.down: list[str] = []
+        self.stopped: set[str] = set()
 
     def prepare(self) -> None:
         """Do before the first round what faults need and would take a round's time."""
@@ -90,7 +94,7 @@ class Striking:
         for index, fault in enumerate(self._faults):
             match fault:
                 case Pause(during=during, stage="train") if during.rounds[0] == number:
-                    self._strike(index, number, self._world.pause)
+                    self._strike(index, number, self._pause)
                 case Slow(during=during, factor=factor) if during.rounds[0] == number:
                     self._strike(index, number, partial(self._world.slow, factor=factor))
                 case _:
@@ -101,13 +105,15 @@ class Striking:
         for index, fault in enumerate(self._faults):
             match fault:
                 case Crash(at=at, restart=restart) if (at.round, at.stage) == (number, stage):
-                    self._strike(index, number, self._world.crash)
+                    self._strike(index, number, self._crash)
                     if restart == "never":
                         self.down += self._hits[index]
                 case Pause(during=during, stage=begins) if (during.rounds[0], begins) == (number, stage) and (
                     begins != "train"  # that is the beginning of the round
                 ):
-                    self._strike(index, number, self._world.pause)
+                    self._strike(index, number, self._pause)
+                case Damage(at=at) if (at.round, at.stage) == (number, stage):
+                    self._strike(index, number, self._damage_copy)
                 case _:
                     pass
 
@@ -118,11 +124,25 @@ class Striking:
                 case Pause(during=during) if during.rounds[1] == number:
                     for host in hits:
                         self._world.resume(host)
+                    self.stopped -= set(hits)
                 case Slow(during=during) if during.rounds[1] == number:
                     for host in hits:
                         self._world.slow(host, 1.0)
                 case _:
                     pass
+
+    def _crash(self, host: str) -> bool:
+        self.stopped.discard(host)
+        return self._world.crash(host)
+
+    def _pause(self, host: str) -> bool:
+        if paused := self._world.pause(host):
+            self.stopped.add(host)
+        return paused
+
+    def _damage_copy(self, store: str) -> bool:
+        """A store that is stopped would do it once it goes on, and nobody would know."""
+        return store not in self.stopped and self._damage(store)
 
     def _strike(self, index: int, number: int, act: Callable[[str], bool]) -> None:
         struck = [host for host in self._hits[index] if act(host)]

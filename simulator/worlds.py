@@ -12,6 +12,7 @@ from hqde_ref.nodes.crowd import CrowdSpec
 from hqde_ref.nodes.evaluator import EvaluatorSpec
 from hqde_ref.nodes.worker import WorkerSpec
 from hqde_ref.rounds.plans import Crowding, Seat
+from simulator.fragile import FragileSpec
 from simulator.harness import AttackerSpec, ObserverSpec
 from simulator.poisoned import PoisonableSpec
 from simulator.runtime import GONE, SECOND, Network, Simulated
@@ -63,11 +64,13 @@ def member_host(index: int, scenario: Scenario) -> str:
 
 
 def place_nodes(scenario: Scenario) -> Mapping[str, tuple[NodeSpec, ...]]:
-    """Workers and one aggregator on each host, or apart; attacker, observer and evaluator on the harness's own."""
+    """Workers and one aggregator on each host, or apart; a store on each of its hosts; the harness's own on its own."""
     workload = f"{scenario.workload.dataset}-{scenario.workload.model}"
     hosts: dict[str, list[NodeSpec]] = {host: [] for host in scenario.hosts}
     for host in scenario.aggregator_hosts:
         hosts[host].append(AggregatorSpec(name=f"a{host[1:]}"))
+    for host in scenario.store_hosts:
+        hosts[host].append(FragileSpec(name=host))
     poisonable = scenario.poisonable
     for host, members in _members_by_host(scenario).items():
         workers: list[NodeSpec] = [

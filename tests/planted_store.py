@@ -12,6 +12,7 @@ from hqde_ref.core import placement, quorums
 from hqde_ref.messages import Answer, Call, Failed, Looked, Put, Runtime, Serve, Standing, Stored, Version
 from hqde_ref.nodes import store as nodes
 from hqde_ref.rounds import rejoining, storing
+from simulator import fragile
 from tests import stores
 
 Patch = pytest.MonkeyPatch
@@ -24,7 +25,7 @@ def reads_do_not_repair(patch: Patch) -> None:
 
 def serves_before_it_is_up_to_date(patch: Patch) -> None:
     """A store that came back empty answers at once."""
-    patch.setattr(stores.FragileSpec, "build", lambda self, number: stores.Fragile(self.name, number, epoch=0))
+    patch.setattr(fragile.FragileSpec, "build", lambda self, number: fragile.Fragile(self.name, number, epoch=0))
 
 
 def acknowledges_at_one(patch: Patch) -> None:

@@ -32,7 +32,8 @@ from hqde_ref.messages import (
     Value,
 )
 from hqde_ref.rounds import rejoining, storing
-from tests.stores import Damage, Fleet, FragileSpec, Struck, content_of, payload_of
+from simulator.fragile import Damage, FragileSpec
+from tests.stores import Fleet, Struck, content_of, payload_of
 
 __all__ = ["DOUBLE", "LATE", "PARTIAL", "SINGLE", "THRICE", "Case", "Strike", "run_case", "violations"]
 

@@ -1,4 +1,4 @@
-"""Stores that tests can break, values to put into them, and a small fleet of them in virtual time."""
+"""Values to put into stores, and a small fleet of stores in virtual time."""
 
 from __future__ import annotations
 
@@ -17,62 +17,16 @@ from hqde_ref.messages import (
     Call,
     NotAcknowledged,
     Payload,
-    Reply,
-    Reported,
     Request,
     Runtime,
     Unavailable,
     Value,
-    message,
 )
-from hqde_ref.nodes.store import Store
 from hqde_ref.rounds.storing import Writer, get, put
+from simulator.fragile import FragileSpec
 from simulator.runtime import Simulated
 
-__all__ = ["Damage", "Fleet", "FragileSpec", "Reset", "Struck", "content_of", "payload_of", "read_text", "write_text"]
-
-
-@message
-class Damage:
-    """Flip a bit in each byte of the copy of this key, if there is one; ``unseen``: so that its digest fits again."""
-
-    key: str
-    unseen: bool = False
-
-
-@message
-class Reset:
-    """Forget everything, and serve plan ``epoch`` (None: do not serve), as a fresh process would."""
-
-    epoch: int | None
-
-
-@message
-class FragileSpec:
-    """A store that also answers ``Damage`` and ``Reset``."""
-
-    name: str
-    joined: bool = True
-
-    def build(self, incarnation: int, /) -> Fragile:
-        return Fragile(self.name, incarnation, epoch=0 if self.joined and incarnation == 0 else None)
-
-
-class Fragile(Store):
-    """A store that tests can break."""
-
-    def perform(self, request: Request, /) -> Reply:
-        match request:
-            case Damage(key=key, unseen=unseen):
-                held = self._held.get(key)
-                if held is not None and held.content is not None:
-                    held.content = torch.bitwise_xor(held.content, torch.tensor(1, dtype=torch.uint8))
-                    held.digest = digest(held.content) if unseen else held.digest
-            case Reset(epoch=epoch):
-                self._epoch, self._held, self._rejoined = epoch, {}, {}
-            case _:
-                return super().perform(request)
-        return Reported(by=self._standing(), epoch=self._epoch, keys=len(self._held))
+__all__ = ["Fleet", "Struck", "content_of", "payload_of", "read_text", "write_text"]
 
 
 def payload_of(text: str, *, size: int = 64) -> tuple[Payload, str]:

@@ -38,9 +38,9 @@ def test_scenarios_are_told_apart_by_name_and_say_which_clauses_they_exercise() 
 def test_faults_of_every_kind_and_at_every_stage_have_a_scenario() -> None:
     faults = [fault for path in FILES for fault in load_scenario(path).faults]
     assert {fault.action for fault in faults} == {
-        *("byzantine", "corrupt", "crash", "duplicate", "lose", "pause", "slow"),
+        *("byzantine", "corrupt", "crash", "damage", "duplicate", "lose", "pause", "slow"),
     }
-    stages = {"train", "screen", "combine", "reduce", "publish"}
+    stages = {"read", "train", "screen", "combine", "reduce", "publish", "write"}
     assert {fault.at.stage for fault in faults if fault.action == "crash"} == stages
     assert {fault.stage for fault in faults if fault.action == "pause"} == stages
 

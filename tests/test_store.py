@@ -30,7 +30,8 @@ from hqde_ref.nodes.store import Store, StoreSpec
 from hqde_ref.rounds.rejoining import rejoin
 from hqde_ref.rounds.storing import Writer, get, put
 from hqde_ref.runtimes.local import Local
-from tests.stores import Damage, Fleet, content_of, payload_of
+from simulator.fragile import Damage
+from tests.stores import Fleet, content_of, payload_of
 
 _FIRST = Version(counter=1, writer="w")
 _SECOND = Version(counter=2, writer="w")

@@ -38,9 +38,10 @@ from hqde_ref.messages import (
 from hqde_ref.rounds.rejoining import change_plan, rejoin
 from hqde_ref.rounds.storing import Writer, get, put, scrub
 from hqde_ref.runtimes.on_ray import OnRay
+from simulator.fragile import Damage, FragileSpec, Reset
 from tests.probes import VECTOR_BYTES, ProbeSpec
 from tests.store_fire import under_fire
-from tests.stores import Damage, FragileSpec, Reset, Struck, content_of, payload_of, read_text, write_text
+from tests.stores import Struck, content_of, payload_of, read_text, write_text
 
 pytestmark = pytest.mark.xdist_group("ray")
 

@@ -31,9 +31,10 @@ from hqde_ref.nodes.store import StoreSpec
 from hqde_ref.rounds.rejoining import change_plan, rejoin
 from hqde_ref.rounds.storing import Writer, put, scrub
 from hqde_ref.runtimes.local import Local
+from simulator.fragile import Damage
 from simulator.runtime import Simulated
 from tests import planted_store
-from tests.stores import Damage, Fleet, Struck, payload_of, read_text, write_text
+from tests.stores import Fleet, Struck, payload_of, read_text, write_text
 
 ODD_KEYS = ("", " ", "a/b", "s0", "s0.0/1", "ключ", "\x00", "\ud800", "0", "k" * 100_000)
 _FIRST = Version(counter=1, writer="w")

@@ -13,9 +13,10 @@ from hqde_ref.messages import (
     Joined,
 )
 from hqde_ref.rounds.storing import Writer
+from simulator.fragile import Damage
 from tests import planted_store, store_cases
 from tests.store_fire import under_fire
-from tests.stores import Damage, Fleet, read_text, write_text
+from tests.stores import Fleet, read_text, write_text
 
 # ------------------------------------------------------------------------------------------------ every small case
 

@@ -1,0 +1,169 @@
+"""The judge of the weight store: what is read is what was last acknowledged, and nobody claims more than there is.
+
+Source: HQDE clauses 2.6 and 2.7. It looks at the digests of bytes as the harness saw them, at who confirmed, and at
+what the scenario's faults did to whom. Of placement and quorums it knows the numbers in the scenario alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hqde_ref.messages import Accepted
+from simulator.faults import Crash, Damage, Pause
+from simulator.records import Kept, ReadBack, RoundRecord, Run, Written
+from simulator.scenario import Scenario
+from simulator.scenario_store import WeightStore
+
+__all__ = ["find_unkept"]
+
+_SURE = ("read", "train", "write")  # stages that every round reaches that has a result
+
+
+def find_unkept(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+    """What was wrong with the store in this round; what a read after the last round shows is laid to that round."""
+    settings, first = scenario.system.store, run.first
+    assert settings is not None, "a scenario that names the law has a store"
+    assert first is not None, "a run with a store begins with a write"
+    ledger = _Ledger(settings=settings, writes=[(0, first)])
+    for past in run.rounds:
+        problem = _judge(scenario, ledger, past)
+        if past.round == record.round:
+            break
+    if problem is None and record.round == run.rounds[-1].round and run.last is not None:
+        lost = ledger.find_lost(run.last, ledger.weak)
+        problem = None if lost is None else f"afterwards: {lost}"
+    return problem
+
+
+def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> str | None:
+    """The first thing wrong in a round, which is then entered into the ledger."""
+    kept = record.kept
+    assert kept is not None, "a run with a store has a record of it for every round"
+    weak = ledger.weak | _struck(scenario, record.round) | _damaged(scenario, record.round)
+    problems = [ledger.find_lost(kept.read, weak)]
+    if kept.read.content is None and isinstance(record.verdict, Accepted):
+        problems.append("it was accepted, although there was no state to start from")
+    ledger.enter_read(kept.read)
+    if kept.written is not None:
+        problems += [_find_boast(scenario, record.round, kept.written), ledger.find_needless(kept.written, weak)]
+        ledger.enter_write(record.round, kept.written)
+    problems.append(_find_outcast(scenario, record.round, kept))
+    mended = kept.written is not None and kept.written.acknowledged  # a newer version goes over what was damaged
+    ledger.damaged = frozenset() if mended else ledger.damaged | _damaged(scenario, record.round)
+    ledger.out = frozenset(kept.out)
+    return next((problem for problem in problems if problem is not None), None)
+
+
+@dataclasses.dataclass
+class _Ledger:
+    """What was written, and which of it a read may give: the newest acknowledged, or one after it that was not."""
+
+    settings: WeightStore
+    writes: list[tuple[int, Written]]
+    floor: int = 0  # the first of ``writes`` that may be read
+    damaged: frozenset[str] = frozenset()
+    out: frozenset[str] = frozenset()
+
+    @property
+    def weak(self) -> frozenset[str]:
+        """Stores that serve nothing, or perhaps nothing whole."""
+        return self.damaged | self.out
+
+    @property
+    def spare(self) -> int:
+        """How many of them there may be: a write first asks for versions, and a read repairs to a write quorum."""
+        return self.settings.copies - max(self.settings.writes, self.settings.reads)
+
+    def _place(self, read: ReadBack) -> int | None:
+        """Which write was read."""
+        found = (read.version, read.content)
+        places = (at for at, (_, written) in enumerate(self.writes) if (written.version, written.content) == found)
+        return next(places, None)
+
+    def find_lost(self, read: ReadBack, weak: frozenset[str]) -> str | None:
+        if read.content is None:
+            return self._find_excess(f"nothing was read ({read.reason})", weak)
+        place = self._place(read)
+        newest = self.writes[self.floor][0]
+        if place is None:
+            return f"what was read is nothing that was written: version {read.version}, not the bytes of {_of(newest)}"
+        number = self.writes[place][0]
+        return f"{_of(number)} was read, which is older than {_of(newest)}" if place < self.floor else None
+
+    def find_needless(self, written: Written, weak: frozenset[str]) -> str | None:
+        if written.acknowledged:
+            return None
+        return self._find_excess(f"the write was not acknowledged ({written.reason})", weak)
+
+    def _find_excess(self, what: str, weak: frozenset[str]) -> str | None:
+        if len(weak) > self.spare:
+            return None
+        struck = f"only {', '.join(sorted(weak))} may fail" if weak else "no store may fail"
+        return f"{what}, although {struck}, and {self.spare} are to be put up with"
+
+    def enter_read(self, read: ReadBack) -> None:
+        """What was read once stays."""
+        self.floor = max(self.floor, self._place(read) or 0)
+
+    def enter_write(self, number: int, written: Written) -> None:
+        if written.version is not None:
+            self.writes.append((number, written))
+            self.floor = len(self.writes) - 1 if written.acknowledged else self.floor
+
+
+def _of(number: int) -> str:
+    return f"the result of round {number}" if number else "the first state"
+
+
+def _find_boast(scenario: Scenario, number: int, written: Written) -> str | None:
+    """A write that is called acknowledged without a quorum that can have confirmed it."""
+    if not written.acknowledged:
+        return None
+    settings = scenario.system.store
+    assert settings is not None
+    able = set(scenario.store_hosts) - _struck(scenario, number, sure=True)
+    confirmed = sorted(set(written.stores) & able)
+    if len(confirmed) >= settings.writes and written.version is not None:
+        return None
+    false = sorted(set(written.stores) - able)
+    beside = f"; {', '.join(false)} cannot have" if false else ""
+    return (
+        f"the write is called acknowledged, but {len(confirmed)} of {settings.writes} stores confirmed it "
+        f"({', '.join(confirmed) or 'none'}{beside})"
+    )
+
+
+def _find_outcast(scenario: Scenario, number: int, kept: Kept) -> str | None:
+    """A store that does not serve again, although all others do."""
+    settings = scenario.system.store
+    assert settings is not None
+    busy = _struck(scenario, number + 1)  # hosts that stay down or stopped beyond this round
+    if len(kept.out) != 1 or busy or settings.writes < 2:  # with W = 1 nobody can know what only it had
+        return None
+    return f"{kept.out[0]} does not serve again, although every other store does"
+
+
+# ------------------------------------------------------------------------------------------------ what faults did
+
+
+def _struck(scenario: Scenario, number: int, *, sure: bool = False) -> frozenset[str]:
+    """Stores that a fault keeps silent in a round; ``sure``: by the time it writes, and beyond doubt."""
+    hosts: set[str] = set()
+    for index, fault in enumerate(scenario.faults):
+        match fault:
+            case Crash(at=at, restart=restart):
+                on = at.round == number or (restart == "never" and at.round < number)
+                stage = at.stage
+            case Pause(during=during, stage=stage):
+                on = during.rounds[0] <= number <= during.rounds[1]
+            case _:
+                continue
+        if on and (not sure or stage in _SURE):
+            hosts.update(scenario.aim(index))
+    return frozenset(hosts) & frozenset(scenario.store_hosts)
+
+
+def _damaged(scenario: Scenario, number: int) -> frozenset[str]:
+    """Stores whose copy a fault damages in a round."""
+    hits = [scenario.aim(i) for i, f in enumerate(scenario.faults) if isinstance(f, Damage) and f.at.round == number]
+    return frozenset(store for stores in hits for store in stores)
