@@ -67,7 +67,6 @@ __all__ = ["Reference"]
 
 _AGGREGATOR = "aggregator"
 _STORIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
-_OF_MEANS = ("tree", "mapreduce")
 _BY_ACCURACY = "accuracy_softmax"  # the "hierarchical" mean of clause 2.2, as a rule
 _SHARDS = 3
 _BRANCHING = 3  # of a tree whose request names none
@@ -95,10 +94,8 @@ class Reference:
     @property
     def rules(self) -> frozenset[tuple[str, str]]:
         """The (rule, topology) pairs that ``Aggregate`` knows."""
-        means = {(name, topology) for name, rule in RULES.items() if rule.family == "mean" for topology in _OF_MEANS}
         by_accuracy = {(_BY_ACCURACY, topology) for topology in _STORIES}
-        robust = {(name, topology) for name in RULES for topology in ("flat", "sharded")}
-        return frozenset(means | robust | by_accuracy)
+        return frozenset({(name, where) for name, rule in RULES.items() for where in rule.topologies} | by_accuracy)
 
     def start(self) -> Node:
         """A node; it keeps nothing between requests, but for its weight store and its rounds."""

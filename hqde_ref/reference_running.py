@@ -20,6 +20,7 @@ from hqde_ref.messages import (
     Assemble,
     Blend,
     Combine,
+    Condense,
     Finish,
     Layout,
     Map,
@@ -50,7 +51,7 @@ _WORK: Final[dict[str, tuple[type, ...]]] = {
     "member": (Train,),
     "mapper": (Screen, Map),
     "reducer": (Reduce, Assemble),
-    "inner": (Screen, Combine, Resolve, PartialGram, AddGrams, Weigh, Blend, Arrange, Finish),
+    "inner": (Screen, Combine, Condense, Resolve, PartialGram, AddGrams, Weigh, Blend, Arrange, Finish),
 }
 _STRIKES: Final = ("dies", "hangs", "is slow", "loses an answer")
 _WEIGHTINGS: Final = {"flat": "mass", "hierarchical": "accuracy_softmax"}

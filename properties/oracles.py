@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hqde_ref.messages import Update
+from simulator import proven_bounds
 
 __all__ = [
     "efficiency_scores",
@@ -29,6 +30,8 @@ __all__ = [
     "share_of_gpu",
     "softmax_of",
     "train_plainly",
+    "tree_owners",
+    "tree_radius",
     "tree_tolerance",
 ]
 
@@ -124,12 +127,25 @@ def level_sizes(workers: int, branching: int) -> list[int]:
 
 def tree_tolerance(workers: int, branching: int) -> int:
     """How many liars a tree of robust rules (fewer than half of the children each) survives wherever they sit."""
-    sizes = level_sizes(workers, branching)
-    costs = [1] * workers
-    for _ in range(len(sizes) - 1):
-        groups = [costs[start : start + branching] for start in range(0, len(costs), branching)]
-        costs = [sum(sorted(group)[: (len(group) + 1) // 2]) for group in groups]
-    return costs[0] - 1
+    return proven_bounds.tree_tolerance([True] * workers, branching)
+
+
+def tree_owners(workers: int, branching: int) -> list[int]:
+    """The fewest leaves whose lies own the root of such a tree."""
+    owners = [[leaf] for leaf in range(workers)]
+    while len(owners) > 1:
+        groups = [sorted(owners[at : at + branching], key=len) for at in range(0, len(owners), branching)]
+        owners = [[leaf for below in group[: (len(group) + 1) // 2] for leaf in below] for group in groups]
+    return owners[0]
+
+
+def tree_radius(workers: int, branching: int) -> float:
+    """How much farther than the farthest honest one a tree of geometric medians may land: the factors multiply."""
+    factors = [1.0] * workers
+    while len(factors) > 1:
+        groups = [factors[at : at + branching] for at in range(0, len(factors), branching)]
+        factors = [max(group) * minsker_factor(len(group), (len(group) + 1) // 2 - 1) for group in groups]
+    return factors[0]
 
 
 # ------------------------------------------------------------------------------------------------ workers

@@ -21,6 +21,7 @@ from hqde_ref.messages import (
     Blend,
     Call,
     Combine,
+    Condense,
     Contribution,
     Finish,
     Forge,
@@ -164,7 +165,7 @@ def stage_of(calls: Sequence[Call], *, round_number: int) -> str | None:
                 return "train"
             case Screen():
                 return "screen"
-            case Combine() | Subtotal() | Resolve() | Map():
+            case Combine() | Condense() | Subtotal() | Resolve() | Map():
                 return "combine"
             case Reduce():
                 return "reduce"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause
-from simulator.proven_bounds import hidden_max, least_contributions
+from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run
 from simulator.scenario import Scenario
 from simulator.worlds import member_host
@@ -122,6 +122,10 @@ def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) ->
     needed = max(2 * hidden + 1, least_contributions(scenario.system.rule, hidden))
     if usable < needed:
         return None
+    if scenario.system.topology == "tree" and scenario.system.rule != "weighted_mean":
+        there = [member not in gone for member in run.members]
+        if tree_tolerance(there, scenario.system.branching) < hidden:
+            return None
     return (
         f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
         f"{len(run.members) - usable} absent or found out of {len(run.members)} members; {needed} are enough"

@@ -8,12 +8,12 @@ judge does not borrow from the judged, least of all the constant it says it keep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hqde_ref.messages import Accepted, Policy
 
-__all__ = ["PROVEN", "hidden_max", "kappa_after", "kappa_of", "least_contributions"]
+__all__ = ["PROVEN", "hidden_max", "kappa_after", "kappa_of", "least_contributions", "tree_tolerance"]
 
 _Kappa = Callable[[int, int], float]
 _PROVEN_LIES = ("not finite", "misshapen")  # such a contribution is Byzantine beyond doubt
@@ -109,6 +109,15 @@ def least_contributions(rule: str, faulty_max: int) -> int:
     return 2 * faulty_max + 1 if least is None else least(faulty_max)
 
 
+def tree_tolerance(there: Sequence[bool], branching: int) -> int:
+    """How many liars a tree of medians survives wherever they sit; of its leaves, some are there and some are not."""
+    costs = [int(leaf) for leaf in there]
+    while len(costs) > 1:
+        groups = [[cost for cost in costs[at : at + branching] if cost] for at in range(0, len(costs), branching)]
+        costs = [sum(sorted(group)[: (len(group) + 1) // 2]) for group in groups]
+    return max(0, costs[0] - 1)
+
+
 def hidden_max(faulty_max: int, rejected: Mapping[str, str]) -> int:
     """How many liars may still be among the contributions: one that was found out counts once (clause 4.2)."""
     return max(0, faulty_max - sum(reason.startswith(_PROVEN_LIES) for reason in rejected.values()))
@@ -133,6 +142,8 @@ def kappa_after(rule: str, *, arrived: int, faulty_max: int, dropped: int) -> fl
 
 def kappa_of(verdict: Accepted, *, policy: Policy, members: int) -> float | None:
     """What must hold of a round's result by the policy that was asked for; None where nothing is proven."""
+    if policy.topology == "tree":  # what holds node by node is no kappa
+        return None
     outliers = sum(reason.startswith(_OUTLIER) for reason in verdict.rejected.values())
     arrived = len(verdict.used) + outliers
     allowed = max(0, policy.faulty_max - (members - arrived))  # rejecting more (clause 4.4) loosens no bound

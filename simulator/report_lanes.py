@@ -18,6 +18,7 @@ __all__ = ["Bar", "Hatch", "Lane", "Panel", "choose_rounds", "panel"]
 
 KINDS: Final = ("Train", "Adopt", "Screen", "Resolve", "Combine", "Forge", "Measure", "Evaluate")
 SHARDED: Final = {
+    "Condense": "resolve",
     "PartialGram": "gram",
     "AddGrams": "gram",
     "Weigh": "resolve",

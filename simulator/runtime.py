@@ -24,6 +24,7 @@ from hqde_ref.messages import (
     Answer,
     Call,
     Combine,
+    Condense,
     Evaluate,
     Failed,
     Forge,
@@ -75,7 +76,7 @@ def work_of(request: Request) -> int:
             return 100_000 * (1 + sum(claim.rows for claim in claims))
         case Combine(parts=parts):
             return 100_000 * (1 + len(parts))
-        case Resolve(rows=rows):
+        case Resolve(rows=rows) | Condense(parts=rows):
             return 400_000 * (1 + len(rows))
         case Adopt() | Evaluate() | Forge():
             return 300_000

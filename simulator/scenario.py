@@ -85,6 +85,10 @@ class System(Strict):
             raise ValueError("slow_factor: wanted none with apart, where no member's time tells that of an aggregator")
         if self.shards is not None and self.topology != "sharded":
             raise ValueError(f"shards: wanted none with topology {self.topology}, got {self.shards}")
+        if self.crowds and self.topology == "tree" and self.rule != "weighted_mean":
+            raise ValueError(
+                "crowds: wanted false with a robust rule on topology tree, whose groups are not the crowds"
+            )
         if self.crowds and self.topology == "mapreduce":
             raise ValueError("crowds: wanted false with topology mapreduce, whose mappers members feed one by one")
         if self.store is not None and self.policy().shards > 1:

@@ -10,6 +10,7 @@ from tests import (
     planted_rounds,
     planted_running,
     planted_stores,
+    planted_trees,
 )
 from tests.planted_base import Planted
 
@@ -21,6 +22,7 @@ _MODULES = (
     planted_mapreduce,
     planted_running,
     planted_predictions,
+    planted_trees,
 )
 
 # A class that only shares code with others starts with "In" and has no bug of its own.

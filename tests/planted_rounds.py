@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hqde_ref.messages import Aggregate, Aggregated, Failed, Misused, Reply, Request, Update
-from hqde_ref.reference import Reference
 from tests.planted_base import (
     ALL_MEANS,
     InResults,
@@ -383,9 +382,5 @@ class JudgesEachShard(InRows):
 
 
 class RobustTreePromisesAll(Planted):
-    @property
-    def rules(self) -> frozenset[tuple[str, str]]:
-        return Reference().rules | {("geometric_median", "tree")}
-
     def before(self, request: Request) -> Request:
         return dataclasses.replace(request, topology="flat") if isinstance(request, Aggregate) else request

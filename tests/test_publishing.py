@@ -27,10 +27,12 @@ from simulator.runtime import GONE, Simulated
 ALONE = Ensemble(members=numbered(6), hosts=3, floats=300, apart=True)
 CROWDED = dataclasses.replace(ALONE, crowds=True)
 TREE = Policy(rule="weighted_mean", topology="tree", branching=3, round_within_s=6.0)
+MEDIANS = dataclasses.replace(TREE, rule="geometric_median", faulty_max=1)
 FLAT = Policy(rule="geometric_median", topology="flat", faulty_max=1, round_within_s=6.0)
 SHARDED = dataclasses.replace(FLAT, topology="sharded", shards=2)
 WAYS = {
     "tree": (ALONE, TREE),
+    "tree of medians": (ALONE, MEDIANS),
     "flat": (ALONE, FLAT),
     "sharded": (ALONE, SHARDED),
     "crowded mean": (CROWDED, TREE),

@@ -124,6 +124,11 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
         ("round_within: 90ms", "round_within: 90ms, shards: 3", "shards: wanted none with topology"),
         (
             "round_within: 90ms",
+            "round_within: 90ms, topology: tree, branching: 10, crowds: true",
+            "crowds: wanted false with a robust rule on topology tree",
+        ),
+        (
+            "round_within: 90ms",
             "round_within: 90ms, topology: mapreduce, rule: weighted_mean, crowds: true",
             "crowds: wanted false with topology mapreduce",
         ),

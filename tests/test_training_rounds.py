@@ -52,7 +52,9 @@ MEAN = Policy(rule="weighted_mean", topology="tree", branching=3, round_within_s
 ROBUST = Policy(rule="geometric_median", topology="flat", faulty_max=2, round_within_s=2.0)
 SHARDED = dataclasses.replace(ROBUST, topology="sharded", shards=4)
 MAPREDUCE = dataclasses.replace(MEAN, topology="mapreduce", mappers=3, reducers=2)
+MEDIANS = dataclasses.replace(MEAN, rule="coordinate_median", faulty_max=1)
 POLICIES = [pytest.param(p, id=p.topology) for p in (MEAN, ROBUST, SHARDED, MAPREDUCE)]
+POLICIES.append(pytest.param(MEDIANS, id="tree of medians"))
 
 
 def _host(index: int) -> str:
@@ -444,7 +446,17 @@ def test_a_rejected_liar_counts_once_and_an_absent_member_proves_nothing() -> No
         (dataclasses.replace(MEAN, branching=1), "branching must be an integer of at least 2, got 1"),
         (
             Policy(topology="tree", branching=2, faulty_max=2),
-            "faulty_max of a geometric_median tree with 8 workers and branching 2 must be at most 0, got 2",
+            "faulty_max of a geometric_median tree with 8 workers and branching 2 must be at most 0, got 2; "
+            "use topology flat or sharded, which keep 3f < n, or a larger branching factor.",
+        ),
+        (
+            Policy(rule="krum", topology="tree", faulty_max=1),
+            "rule of a tree round must be one of coordinate_median, geometric_median, lower_coordinate_median, "
+            "trimmed_mean, weighted_mean, got 'krum'; use topology flat or sharded for this rule.",
+        ),
+        (
+            Policy(rule="krum", topology="mapreduce", faulty_max=1),
+            "rule of a mapreduce round must be one of weighted_mean, got 'krum'; ",
         ),
     ],
 )

@@ -6,12 +6,12 @@ Source: HQDE clauses 0.4, 0.7, 4.1, 4.2, 4.4, 4.9, 6.2, 6.3, 6.6. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hqde_ref.core.mapreduce import accuracy_masses
-from hqde_ref.core.rules import get_rule
+from hqde_ref.core.rules import RULES, get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
-from hqde_ref.core.trees import plan_tree, require_tolerance
+from hqde_ref.core.trees import breaking_cost, plan_tree, require_tolerance
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import Contribution, Failed, Payload, Policy, Reply, message
 
@@ -28,6 +28,7 @@ __all__ = [
     "Gathered",
     "check_policy",
     "find_shortage",
+    "find_thin_tree",
     "gather",
     "judge_budget",
 ]
@@ -51,15 +52,16 @@ def check_policy(policy: Policy, *, members: int) -> None:
         raise ConfigurationError(
             setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
         )
-    if policy.topology == "mapreduce" and rule.family != "mean":
+    if policy.topology not in rule.topologies:
+        known = ", ".join(sorted(name for name, entry in RULES.items() if policy.topology in entry.topologies))
         raise ConfigurationError(
-            setting="rule of a mapreduce round", wanted="a mean", got=policy.rule, do="use topology sharded instead"
+            setting=f"rule of a {policy.topology} round",
+            wanted=f"one of {known}",
+            got=policy.rule,
+            do="use topology flat or sharded for this rule",
         )
-    if policy.topology == "tree" and rule.family != "mean":
-        require_tolerance(plan, rule=policy.rule, faulty_max=policy.faulty_max, node_rule="third")
-        raise ConfigurationError(
-            setting="rule of a tree", wanted="a mean", got=policy.rule, do="use topology flat for robust rules"
-        )
+    if policy.topology == "tree" and rule.in_tree is not None:
+        require_tolerance(plan, rule=policy.rule, faulty_max=policy.faulty_max, node_rule=rule.in_tree)
 
 
 def _check_words(policy: Policy) -> None:
@@ -228,4 +230,23 @@ def find_shortage(budget: Budget, *, policy: Policy, members: int) -> str | None
     return (
         f"{policy.rule} with faulty_max={policy.faulty_max} needs at least {needed} usable contributions, "
         f"got {budget.usable} of {members}"
+    )
+
+
+def find_thin_tree(budget: Budget, *, policy: Policy, members: Sequence[str], usable: Collection[str]) -> str | None:
+    """Say why a robust rule cannot go node by node through what is left of the tree, or None (clauses 3.7 and 4.9).
+
+    A member that is missing counts in the group it leaves: the same recursion is done on those that are there.
+    """
+    kind = get_rule(policy.rule).in_tree
+    assert kind is not None, "the policy was checked"
+    plan = plan_tree(workers=len(members), branching=policy.branching)
+    present = frozenset(leaf for leaf, member in enumerate(members) if member in usable)
+    survived = breaking_cost(plan, node_rule=kind, present=present) - 1
+    if survived >= budget.hidden_max:
+        return None
+    return (
+        f"{policy.rule} in a tree of branching {policy.branching} needs contributions with which it survives "
+        f"{budget.hidden_max} liar(s) wherever they sit, with the {len(present)} usable of {len(members)} it survives "
+        f"{max(survived, 0)}: missing members leave their groups smaller"
     )

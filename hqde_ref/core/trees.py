@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import networkx as nx
@@ -24,6 +24,7 @@ __all__ = [
     "find_slow",
     "plan_tree",
     "require_tolerance",
+    "tolerated_children",
     "typical_time",
     "worst_placement",
 ]
@@ -81,25 +82,41 @@ def as_graph(plan: TreePlan) -> nx.DiGraph[tuple[int, int]]:
     return graph
 
 
-def breaking_cost(plan: TreePlan, *, node_rule: Literal["third", "half"]) -> int:
+def tolerated_children(count: int, *, node_rule: Literal["third", "half"]) -> int:
+    """How many of its ``count`` children a node may lose to liars: fewer than a third, or than half, of them."""
+    return -(-count // (3 if node_rule == "third" else 2)) - 1
+
+
+def breaking_cost(
+    plan: TreePlan, *, node_rule: Literal["third", "half"], present: Collection[int] | None = None
+) -> int:
     """The least number of Byzantine workers that own the root when each node applies a robust rule.
 
     A node whose rule tolerates t of its k children (t < k/3 or t < k/2) falls when t + 1 of them fall; the worst
     placement takes the cheapest. The plan tolerates this cost minus one.
+
+    Args:
+        present: leaves that are there; a missing one leaves its group smaller, a group without any is gone. None: all.
     """
-    return len(worst_placement(plan, node_rule=node_rule))
+    return len(worst_placement(plan, node_rule=node_rule, present=present))
 
 
-def worst_placement(plan: TreePlan, *, node_rule: Literal["third", "half"]) -> tuple[int, ...]:
-    """The fewest workers, by leaf number, whose lies own the root of the plan (see ``breaking_cost``)."""
-    part = 3 if node_rule == "third" else 2
-    owners: list[tuple[int, ...]] = [(leaf,) for leaf in range(plan.levels[-1])]
+def worst_placement(
+    plan: TreePlan, *, node_rule: Literal["third", "half"], present: Collection[int] | None = None
+) -> tuple[int, ...]:
+    """The fewest workers, by leaf number, whose lies own the root of the plan (see ``breaking_cost``).
+
+    Nobody is needed where nobody is present.
+    """
+    leaves = range(plan.levels[-1])
+    owners: list[tuple[int, ...]] = [(leaf,) if present is None or leaf in present else () for leaf in leaves]
     for level in range(plan.depth - 1, -1, -1):
         upper = []
         for index in range(plan.levels[level]):
-            below = sorted((owners[child] for child in plan.children(level, index)), key=lambda o: (len(o), o))
-            tolerated = -(-len(below) // part) - 1
-            upper.append(tuple(leaf for owner in below[: tolerated + 1] for leaf in owner))
+            there = [owners[child] for child in plan.children(level, index) if owners[child]]
+            below = sorted(there, key=lambda owner: (len(owner), owner))
+            needed = tolerated_children(len(below), node_rule=node_rule) + 1
+            upper.append(tuple(leaf for owner in below[:needed] for leaf in owner))
         owners = upper
     return tuple(sorted(owners[0]))
 
@@ -159,5 +176,5 @@ def require_tolerance(plan: TreePlan, *, rule: str, faulty_max: int, node_rule: 
             setting=f"faulty_max of a {rule} tree with {plan.levels[-1]} workers and branching {plan.branching}",
             wanted=f"at most {tolerated}",
             got=faulty_max,
-            do="use topology flat, which keeps 3f < n, or a larger branching factor",
+            do="use topology flat or sharded, which keep 3f < n, or a larger branching factor",
         )

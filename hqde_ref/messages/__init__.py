@@ -21,7 +21,18 @@ from hqde_ref.messages.calls import (
     Runtime,
     Span,
 )
-from hqde_ref.messages.combining import Claim, Combine, Combined, Map, Mapped, Reduce, Screen, Screened, Subtotal
+from hqde_ref.messages.combining import (
+    Claim,
+    Combine,
+    Combined,
+    Condense,
+    Map,
+    Mapped,
+    Reduce,
+    Screen,
+    Screened,
+    Subtotal,
+)
 from hqde_ref.messages.components import (
     Aggregate,
     Aggregated,
@@ -147,6 +158,7 @@ __all__ = [
     "Claim",
     "Combine",
     "Combined",
+    "Condense",
     "Contribution",
     "Copy",
     "Entry",

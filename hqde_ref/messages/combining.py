@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hqde_ref.messages.vectors import Layout, Payload, Seen, message
 
-__all__ = ["Claim", "Combine", "Combined", "Map", "Mapped", "Reduce", "Screen", "Screened", "Subtotal"]
+__all__ = ["Claim", "Combine", "Combined", "Condense", "Map", "Mapped", "Reduce", "Screen", "Screened", "Subtotal"]
 
 
 @message
@@ -78,6 +78,30 @@ class Combine:
 
 
 @message
+class Condense:
+    """One node's step of a robust rule that goes node by node up a tree (clause 3.7).
+
+    Attributes:
+        parts: contributions (``leaf``), or what children made of theirs: a float64 row, and the integer rows of their
+            members unreduced (clause 0.8).
+        workers: the members inside the parts, in order.
+        faulty_max: how many of the parts may hold anything.
+        radius_factor: the largest that the children's results have (see ``Combined``).
+        root: give a packed result.
+    """
+
+    round: int
+    layout: Layout
+    rule: str
+    parts: tuple[Payload, ...]
+    workers: tuple[str, ...]
+    faulty_max: int
+    radius_factor: float | None
+    leaf: bool
+    root: bool
+
+
+@message
 class Map:
     """Emit one pair (name, tensor) a parameter of every item, packed by the reducer that owns the name (clause 2.1).
 
@@ -119,11 +143,17 @@ class Screened:
 
 @message
 class Combined:
-    """A partial sum, or at the root the mean."""
+    """A partial sum, or at the root the mean; of ``Condense`` the node's own result.
+
+    Attributes:
+        radius_factor: of a geometric median node by node: as in ``Evidence``, for the honest below this node, unless
+            liars own it.
+    """
 
     payload: Payload
     workers: tuple[str, ...]
     digest: str
+    radius_factor: float | None = None
 
 
 @message

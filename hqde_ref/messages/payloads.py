@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hqde_ref.messages.calls import Request
-from hqde_ref.messages.combining import Combine, Map, Reduce, Subtotal
+from hqde_ref.messages.combining import Combine, Condense, Map, Reduce, Subtotal
 from hqde_ref.messages.sharding import AddGrams, Arrange, Assemble, Blend, Finish, PartialGram, Resolve
 from hqde_ref.messages.storing import Get
 from hqde_ref.messages.training import Begin, Forge, Muster, Train
@@ -61,7 +61,7 @@ def payloads_in_reply(request: Request) -> int:
             return shards
         case Map(parts=parts):
             return len(parts)
-        case Reduce() | Assemble() | Combine() | Subtotal() | Resolve() | Get():
+        case Reduce() | Assemble() | Combine() | Condense() | Subtotal() | Resolve() | Get():
             return 1
         case PartialGram() | AddGrams() | Blend() | Arrange() | Finish():
             return 1

@@ -20,7 +20,8 @@ class Policy:
 
     Attributes:
         rule: a name in ``hqde_ref.core.rules.RULES``.
-        topology: ``"flat"`` (one aggregator), ``"tree"`` (means only: clause 3.7), ``"mapreduce"`` (means, parameters
+        topology: ``"flat"`` (one aggregator), ``"tree"`` (means, and rules that may go node by node while
+            the tree survives ``faulty_max``: clause 3.7), ``"mapreduce"`` (means, parameters
             dealt to reducers: clause 2.1) or ``"sharded"`` (coordinates cut over reducers; clause 3.8).
         weighting: of means: ``"mass"`` (what a contribution asks for) or ``"accuracy_softmax"`` (clause 2.2).
         shards: into how many pieces vectors are cut; 1 unless sharded.
@@ -28,7 +29,8 @@ class Policy:
         faulty_max: f, with 3f < n (clause 4.1).
         branching: b of the aggregation tree.
         outlier_factor: a contribution farther than this many median distances from the centre may be rejected, as
-            long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance.
+            long as absent and rejected together stay within f (clause 4.4); None rejects no one for its distance, nor
+            does a tree, no node of which sees everybody.
         round_within_s: the whole round's time; training may take ``train_share`` of it.
         hedge_after_s: how long an aggregator may be silent before its work also goes to another.
         slow_factor: a host that took this many times as long as is usual in the round before carries no inner node
@@ -61,6 +63,8 @@ class Evidence:
         subgradient_norm: of the sum of distances at the result; 0 is optimal. None for other rules. A sharded round
             measures it before the result is rounded, since no node sees the rounded result whole.
         radius_factor: distance to any z is at most this times the farthest honest distance to z. None likewise.
+        honest_box: every value lies between the least and the greatest honest one. What is left of a coordinate-wise
+            rule that went node by node up a tree, where no kappa holds; False says nothing.
     """
 
     rule: str
@@ -68,6 +72,7 @@ class Evidence:
     kappa: float | None
     subgradient_norm: float | None = None
     radius_factor: float | None = None
+    honest_box: bool = False
 
 
 @message

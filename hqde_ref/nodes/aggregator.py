@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.combining import Resolution, combine, lower_median, promised, resolve, resolve_rows
+from hqde_ref.core.condensing import condense
 from hqde_ref.core.isometry import add_grams, blend, embed, express, partial_gram
 from hqde_ref.core.mapreduce import join_parts, map_item, rows_of, stack_rows
 from hqde_ref.core.packing import digest, merge_rows, packed_bytes, split_rows
@@ -26,6 +27,7 @@ from hqde_ref.messages import (
     Blended,
     Combine,
     Combined,
+    Condense,
     Failed,
     Finish,
     GramPart,
@@ -76,6 +78,10 @@ class Aggregator:
                 packed = combine(request, [part.ref for part in request.parts])
                 payload = self._named(packed, request.round, "mean" if request.root else "sum")
                 return Combined(payload=payload, workers=request.workers, digest=digest(packed))
+            case Condense():
+                packed, radius = condense(request, [part.ref for part in request.parts])
+                payload = self._named(packed, request.round, request.rule)
+                return Combined(payload=payload, workers=request.workers, digest=digest(packed), radius_factor=radius)
             case Map():
                 return self._map(request)
             case Reduce():

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from hqde_ref.core.judging import Gathered, check_policy, gather
+from hqde_ref.core.rules import get_rule
 from hqde_ref.core.splitting import split_batch
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import LATE, Accepted, Adopt, Adopted, Call, Failed, Reply, Runtime, Train, Verdict
@@ -41,6 +42,7 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     _check_names("member", plan.members)
     _check_names("aggregator", [seat.aggregator for seat in plan.seats])
     check_policy(plan.policy, members=len(plan.members))
+    _check_crowds(plan)
     start = runtime.now()
     end = start + plan.policy.round_within_s
     train_until = start + plan.policy.train_share * plan.policy.round_within_s
@@ -88,6 +90,17 @@ def _check_names(what: str, names: Sequence[str]) -> None:
             wanted="at least one, each named once",
             got=twice,
             do=f"name every {what} once" if twice else f"name at least one {what}",
+        )
+
+
+def _check_crowds(plan: RoundPlan) -> None:
+    """A crowd answers for members of many groups, so a robust rule cannot go through a tree of them group by group."""
+    if plan.crowds and plan.policy.topology == "tree" and get_rule(plan.policy.rule).family != "mean":
+        raise ConfigurationError(
+            setting="topology of a robust round with crowds",
+            wanted="flat or sharded",
+            got=plan.policy.topology,
+            do="use topology sharded, or no crowds",
         )
 
 

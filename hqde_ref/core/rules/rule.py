@@ -51,6 +51,10 @@ class Rule:
     family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them, and commute
         with translations and rotations; "staged" rules need distances first and then go by coordinates; "mean"
         composes up a tree.
+    in_tree: of how many of a node's children it withstands fewer, where it may be applied node by node (clause 3.7);
+        None where nothing is proven of that. What keeps to the honest box at every node keeps to it at the root; a
+        geometric median stays within a factor of any z, and the factors multiply. Constants kappa do not compose, so
+        rules of which nothing else is proven (Krum, MeaMed, mixing, clipping, ...) stay flat or sharded.
     certify: (updates, output, *, faulty_max, and the rule's settings) -> certificate of anybody's output, or None.
     """
 
@@ -63,6 +67,7 @@ class Rule:
     source: str
     certify: Callable[..., Certificate] | None
     description: str
+    in_tree: Literal["half"] | None = None
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -71,3 +76,10 @@ class Rule:
         A rule takes weights, one a row, if "weights" is among them.
         """
         return settings_of(self.aggregate)
+
+    @property
+    def topologies(self) -> tuple[str, ...]:
+        """Where a round may use it."""
+        if self.family == "mean":
+            return ("flat", "sharded", "tree", "mapreduce")
+        return ("flat", "sharded", "tree") if self.in_tree else ("flat", "sharded")
