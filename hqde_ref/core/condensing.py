@@ -2,8 +2,8 @@
 
 Source: HQDE clauses 0.8, 0.9, 3.7 and 4.7. Pure.
 
-Between nodes a result is a float64 row, rounded once at the root, followed by the untouched integer rows of its members:
-lower medians do not compose, so those travel unreduced.
+Between nodes a result is a float64 row, rounded once at the root, followed by the untouched integer rows of its
+members: lower medians do not compose, so those travel unreduced.
 """
 
 from __future__ import annotations
