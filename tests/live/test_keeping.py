@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from hqde_ref.errors import ConfigurationError, RuntimeFault
-from hqde_ref.messages import Accepted, Acknowledged, Policy
+from hqde_ref.messages import Accepted, Acknowledged, Adopt, Answer, Call, Policy, replace_payloads
 from hqde_ref.rounds.storing import Writer, put
-from hqde_ref.runtimes.keeping import run_rounds
+from hqde_ref.rounds.training import training_round
+from hqde_ref.runtimes.keeping import next_plan, run_rounds
 from hqde_ref.runtimes.on_ray import OnRay
 from hqde_ref.runtimes.spreading import TooFewNodes, spread_stores
 from simulator.ensembles import Ensemble, numbered
@@ -62,6 +64,37 @@ def test_without_anybody_to_tell_the_fault_is_raised(runtime: OnRay) -> None:
     with pytest.raises(RuntimeFault, match=r"^host\(s\) h2: not ready within 0\.01 s; "):
         next(rounds)
     runtime.settle(within_s=60)
+
+
+class Partly:
+    """Once, all nodes but the first are given a result whose bytes are really gone."""
+
+    def __init__(self, runtime: OnRay) -> None:
+        self._runtime = runtime
+        self.losses = 0
+        self.now, self.fetch = runtime.now, runtime.fetch
+        runtime.prepare_loss()
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        if self.losses or not any(isinstance(call.request, Adopt) and call.request.round == 1 for call in calls):
+            return self._runtime.ask(calls, enough=enough, until=until)
+        self.losses += 1
+        rest = [dataclasses.replace(c, request=replace_payloads(c.request, self._runtime.lose)) for c in calls[1:]]
+        return self._runtime.ask([calls[0], *rest], enough=enough, until=until)
+
+
+def test_a_result_that_is_lost_when_one_has_it_is_made_again_for_the_others(runtime: OnRay) -> None:
+    policy = dataclasses.replace(POLICY, round_within_s=30.0, train_share=0.2, hedge_after_s=8.0)
+    losing, plan = Partly(runtime), SIX.plan(runtime, policy)
+    whole = training_round(runtime, dataclasses.replace(plan, round=1))
+    assert isinstance(whole, Accepted)
+    verdict = training_round(losing, plan)
+    assert losing.losses == 1
+    assert isinstance(verdict, Accepted)
+    assert (verdict.used, verdict.behind, verdict.digest) == (SIX.members, {}, whole.digest)
+    second = training_round(runtime, next_plan(plan, verdict))
+    assert isinstance(second, Accepted)
+    assert (second.used, second.missing) == (SIX.members, {})
 
 
 def test_stores_on_one_node_work_and_say_that_copies_share_it() -> None:
