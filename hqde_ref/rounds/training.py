@@ -38,12 +38,13 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
 
     Raises:
         ConfigurationError: for a policy that makes no sense with these members, a member or an aggregator named twice,
-            or no aggregator at all.
+            no aggregator at all, or a batch too small for a robust rule.
     """
     _check_names("member", plan.members)
     _check_names("aggregator", [seat.aggregator for seat in plan.seats])
     check_policy(plan.policy, members=len(plan.members))
     _check_crowds(plan)
+    _check_batch(plan)
     start = runtime.now()
     end = start + plan.policy.round_within_s
     train_until = start + plan.policy.train_share * plan.policy.round_within_s
@@ -105,6 +106,17 @@ def _check_crowds(plan: RoundPlan) -> None:
             wanted="flat or sharded",
             got=plan.policy.topology,
             do="use topology sharded, or no crowds",
+        )
+
+
+def _check_batch(plan: RoundPlan) -> None:
+    """Whoever gets no data sends the state as it is: a robust rule would take the few that trained for the liars."""
+    if plan.batch < len(plan.members) and get_rule(plan.policy.rule).family != "mean":
+        raise ConfigurationError(
+            setting=f"batch of a {plan.policy.rule} round with {len(plan.members)} members",
+            wanted="at least one sample a member, or those that train would be the outliers",
+            got=plan.batch,
+            do="give a larger batch, use fewer members, or a mean",
         )
 
 
