@@ -88,13 +88,12 @@ def _forgets_times(patch: pytest.MonkeyPatch) -> None:
 
 
 def _deals_in_turn(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("hqde_ref.rounds.tree.assign_inner_nodes", lambda tree, seconds: {})
-    patch.setattr("hqde_ref.rounds.tree._at", lambda hosts, level, places: [])
+    patch.setattr("hqde_ref.rounds.climbing.assign_inner_nodes", lambda tree, seconds: {})
 
 
 def _nobody_is_slow(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("hqde_ref.rounds.pacing.find_slow", lambda seconds, factor: frozenset())
-    patch.setattr("hqde_ref.rounds.tree.assign_inner_nodes", lambda tree, seconds: _in_turn(tree, seconds))
+    patch.setattr("hqde_ref.rounds.climbing.assign_inner_nodes", lambda tree, seconds: _in_turn(tree, seconds))
 
 
 def _in_turn(tree: object, seconds: object) -> dict[tuple[int, int], str]:

@@ -135,18 +135,51 @@ def test_a_result_that_is_lost_with_all_contributions_is_refused_by_name(way: st
     _check_whole(runtime, ensemble, policy, first)
 
 
-def test_a_result_that_one_member_has_is_not_made_again_for_the_others() -> None:
-    """They say in the next round that they lack it."""
+class Partly(Losing):
+    """The first node gets the result before it is lost."""
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        if not self.lost and any(isinstance(call.request, Adopt) for call in calls):
+            had = self._world.ask(calls[:1], enough=1, until=until)
+            return (*had, *super().ask(calls[1:], enough=enough, until=until))
+        return super().ask(calls, enough=enough, until=until)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_result_that_is_lost_when_one_has_it_is_made_again_for_the_others(way: str, times: int) -> None:
+    ensemble, policy = WAYS[way]
+    world, first = _first(ensemble, policy)
+    healthy = training_round(world, ensemble.plan(world, policy, number=2, after=first))
+    assert isinstance(healthy, Accepted)
+    world, first = _first(ensemble, policy)
+    runtime = Partly(world, times=times)
+    second = training_round(runtime, ensemble.plan(runtime, policy, number=2, after=first))
+    assert runtime.lost
+    assert isinstance(second, Accepted), second
+    assert (second.used, second.missing, second.behind) == (ensemble.members, {}, {})
+    assert second.digests == healthy.digests
+    _check_whole(runtime, ensemble, policy, second)
+
+
+@pytest.mark.parametrize("way", ["tree", "flat", "sharded", "tree of medians"])
+def test_a_result_that_one_has_and_that_cannot_be_made_again_stands_and_names_who_lacks_it(way: str) -> None:
+    """They say so in the next round too."""
+    ensemble, policy = WAYS[way]
+    world, first = _first(ensemble, policy)
+    runtime = Partly(world, contributions=True)
+    began = runtime.now()
+    second = training_round(runtime, ensemble.plan(runtime, policy, number=2, after=first))
+    assert runtime.now() <= began + policy.round_within_s
+    assert isinstance(second, Accepted), second
+    assert (second.used, second.missing) == (ensemble.members, {})
+    assert set(second.behind) == set(ensemble.members[1:])
+    assert all(reason.startswith("payload lost: ") for reason in second.behind.values())
+
+
+def test_members_that_lack_the_result_say_so_in_the_next_round() -> None:
     world, first = _first(ALONE, TREE)
-
-    class Partly(Losing):
-        def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
-            if not self.lost and any(isinstance(call.request, Adopt) for call in calls):
-                had = world.ask(calls[:1], enough=1, until=until)
-                return (*had, *super().ask(calls[1:], enough=enough, until=until))
-            return super().ask(calls, enough=enough, until=until)
-
-    runtime = Partly(world)
+    runtime = Partly(world, contributions=True)
     second = training_round(runtime, ALONE.plan(runtime, TREE, number=2, after=first))
     assert isinstance(second, Accepted)
     third = training_round(runtime, ALONE.plan(runtime, TREE, number=3, after=second))

@@ -450,6 +450,11 @@ def test_a_rejected_liar_counts_once_and_an_absent_member_proves_nothing() -> No
             "use topology flat or sharded, which keep 3f < n, or a larger branching factor.",
         ),
         (
+            Policy(weighting="accuracy_softmax"),
+            "weighting of a geometric_median round must be mass, which a robust rule takes no notice of, "
+            "got 'accuracy_softmax'; use rule weighted_mean, or leave the weighting out.",
+        ),
+        (
             Policy(rule="krum", topology="tree", faulty_max=1),
             "rule of a tree round must be one of coordinate_median, geometric_median, lower_coordinate_median, "
             "trimmed_mean, weighted_mean, got 'krum'; use topology flat or sharded for this rule.",
@@ -466,6 +471,21 @@ def test_a_policy_that_makes_no_sense_is_refused_before_anyone_is_asked(policy: 
     with pytest.raises(ConfigurationError) as caught:
         training_round(runtime, plan)
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_batch_too_small_for_a_robust_rule_is_refused_and_a_mean_takes_it() -> None:
+    """All but the last member would send the state as it is, and the one that trained would be the outlier."""
+    runtime = Local(_hosts())
+    plan = dataclasses.replace(_plan(runtime, ROBUST), batch=7)
+    with pytest.raises(ConfigurationError) as caught:
+        training_round(runtime, plan)
+    assert str(caught.value) == (
+        "batch of a geometric_median round with 8 members must be at least one sample a member, or those that train "
+        "would be the outliers, got 7; give a larger batch, use fewer members, or a mean."
+    )
+    verdict = training_round(runtime, dataclasses.replace(_plan(runtime, MEAN), batch=7))
+    assert isinstance(verdict, Accepted)
+    assert verdict.used == MEMBERS
 
 
 def test_a_host_that_hangs_does_not_keep_a_restarted_one_from_getting_the_state() -> None:

@@ -52,6 +52,13 @@ def check_policy(policy: Policy, *, members: int) -> None:
         raise ConfigurationError(
             setting="shards", wanted="1 unless the topology is sharded", got=policy.shards, do="use topology sharded"
         )
+    if policy.weighting != "mass" and rule.family != "mean":
+        raise ConfigurationError(
+            setting=f"weighting of a {policy.rule} round",
+            wanted="mass, which a robust rule takes no notice of",
+            got=policy.weighting,
+            do="use rule weighted_mean, or leave the weighting out",
+        )
     if policy.topology not in rule.topologies:
         known = ", ".join(sorted(name for name, entry in RULES.items() if policy.topology in entry.topologies))
         raise ConfigurationError(

@@ -7,6 +7,7 @@ Data only: nothing here computes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import TypeAlias
 
 from hqde_ref.messages.vectors import Payload, message
@@ -82,6 +83,8 @@ class Accepted:
     Attributes:
         scores: distances from the robust centre, by member; empty where nobody is rejected for distance.
         limit: the distance that was allowed, likewise; 0 where there are no scores.
+        behind: members that could not be given the result, since it was lost when others had adopted it and could not
+            be made again, and why; beside the three above, not one of them. They lack the state in the next round.
     """
 
     round: int
@@ -93,6 +96,7 @@ class Accepted:
     scores: Mapping[str, float]
     limit: float
     evidence: Evidence
+    behind: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

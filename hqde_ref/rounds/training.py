@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 from hqde_ref.core.judging import Gathered, check_policy, gather
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.splitting import split_batch
 from hqde_ref.errors import ConfigurationError
-from hqde_ref.messages import LATE, Accepted, Adopt, Adopted, Call, Failed, Reply, Runtime, Train, Verdict
-from hqde_ref.rounds.asking import LOAD_SHARE, Desk, Lost, Unserved, is_silent, prefer_seats
+from hqde_ref.messages import Accepted, Adopt, Call, Reply, Runtime, Train, Verdict
+from hqde_ref.rounds.asking import Desk, Lost, Unserved, is_silent, prefer_seats
 from hqde_ref.rounds.calling import call_up
 from hqde_ref.rounds.crowded import crowded_round
 from hqde_ref.rounds.flat import flat_round
@@ -22,6 +23,7 @@ from hqde_ref.rounds.mapreduce import mapreduce_round
 from hqde_ref.rounds.mustering import muster
 from hqde_ref.rounds.pacing import carriers, slow_aggregators
 from hqde_ref.rounds.plans import RoundPlan
+from hqde_ref.rounds.publishing import PUBLISH_SHARE, publish
 from hqde_ref.rounds.settling import settle
 from hqde_ref.rounds.sharded import sharded_round
 from hqde_ref.rounds.tree import tree_round
@@ -29,7 +31,6 @@ from hqde_ref.rounds.tree import tree_round
 __all__ = ["training_round"]
 
 _TOPOLOGIES = {"flat": flat_round, "tree": tree_round, "mapreduce": mapreduce_round, "sharded": sharded_round}
-PUBLISH_SHARE = 0.25  # of what is left of the round once training is over, or once the result has to be made again
 
 
 def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
@@ -37,12 +38,13 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
 
     Raises:
         ConfigurationError: for a policy that makes no sense with these members, a member or an aggregator named twice,
-            or no aggregator at all.
+            no aggregator at all, or a batch too small for a robust rule.
     """
     _check_names("member", plan.members)
     _check_names("aggregator", [seat.aggregator for seat in plan.seats])
     check_policy(plan.policy, members=len(plan.members))
     _check_crowds(plan)
+    _check_batch(plan)
     start = runtime.now()
     end = start + plan.policy.round_within_s
     train_until = start + plan.policy.train_share * plan.policy.round_within_s
@@ -69,15 +71,18 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
         hedged={seat.aggregator for seat in plan.seats if is_silent(seat, present)},
     )
 
-    def attempt(now: Gathered) -> Verdict | Lost | Unserved:
-        publish_from = end - PUBLISH_SHARE * (end - max(train_until, runtime.now()))
-        mine = dataclasses.replace(desk, until=publish_from)
+    def aggregate(now: Gathered, until: float) -> Verdict | Lost | Unserved:
+        mine = dataclasses.replace(desk, until=until)
         if plan.crowds:
-            verdict = crowded_round(mine, dataclasses.replace(roll, gathered=now))
-        else:
-            verdict = _TOPOLOGIES[plan.policy.topology](mine, now)
-        lost = _publish(runtime, plan, verdict, present=present, until=end) if isinstance(verdict, Accepted) else None
-        return lost or verdict
+            return crowded_round(mine, dataclasses.replace(roll, gathered=now))
+        return _TOPOLOGIES[plan.policy.topology](mine, now)
+
+    def attempt(now: Gathered) -> Verdict | Lost | Unserved:
+        verdict = aggregate(now, end - PUBLISH_SHARE * (end - max(train_until, runtime.now())))
+        if not isinstance(verdict, Accepted):
+            return verdict
+        remake = partial(aggregate, now)
+        return publish(runtime, plan, verdict, remake=remake, present=present, until=end)
 
     return settle(plan, gathered, attempt)
 
@@ -101,6 +106,17 @@ def _check_crowds(plan: RoundPlan) -> None:
             wanted="flat or sharded",
             got=plan.policy.topology,
             do="use topology sharded, or no crowds",
+        )
+
+
+def _check_batch(plan: RoundPlan) -> None:
+    """Whoever gets no data sends the state as it is: a robust rule would take the few that trained for the liars."""
+    if plan.batch < len(plan.members) and get_rule(plan.policy.rule).family != "mean":
+        raise ConfigurationError(
+            setting=f"batch of a {plan.policy.rule} round with {len(plan.members)} members",
+            wanted="at least one sample a member, or those that train would be the outliers",
+            got=plan.batch,
+            do="give a larger batch, use fewer members, or a mean",
         )
 
 
@@ -128,29 +144,3 @@ def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Repl
         until=until,
         look_up_s=plan.policy.hedge_after_s,
     )
-
-
-def _publish(
-    runtime: Runtime, plan: RoundPlan, result: Accepted, *, present: frozenset[str], until: float
-) -> Lost | None:
-    """Give the result to everyone; wait only for those who took part, and not long for one of them that hangs.
-
-    What is under way still arrives, before the next round's request. Whoever never gets it says so in the next round.
-    One at least is waited for, while time is left to make the result again: if nobody could get it, it is lost.
-    """
-    now, left = runtime.now(), until - runtime.now()
-    groups = {crowd.node: crowd.members for crowd in plan.crowds} or {member: (member,) for member in plan.members}
-    here = sum(not present.isdisjoint(members) for members in groups.values())
-    adopt = Adopt(round=plan.round, state=result.payloads, digests=result.digests)
-    calls = [Call(node=node, request=adopt, until=now + LOAD_SHARE * left) for node in groups]
-    lost: dict[str, str] = {}
-    for enough, wait in ((here, min(until, now + plan.policy.hedge_after_s)), (1, until - PUBLISH_SHARE * left)):
-        answers = runtime.ask(calls, enough=enough, until=wait)
-        if any(isinstance(answer.reply, Adopted) for answer in answers):
-            return None
-        failures = [answer.reply for answer in answers if isinstance(answer.reply, Failed)]
-        lost |= {key: failure.reason for failure in failures for key in failure.lost}
-        calls = [call for call, answer in zip(calls, answers, strict=True) if answer.reply == LATE]
-        if not calls:
-            break
-    return Lost(reasons=lost) if lost else None

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import ray
 from ray.cluster_utils import Cluster
 
-from hqde_ref.core.quorums import StorePlan, plan_store
+from hqde_ref.core.quorums import StorePlan
 from hqde_ref.messages import Acknowledged, Call, Get, Joined, Look, Put, Value
-from hqde_ref.nodes.store import StoreSpec
 from hqde_ref.rounds.rejoining import rejoin
 from hqde_ref.rounds.storing import Writer, get, put
 from hqde_ref.runtimes.on_ray import OnRay
+from hqde_ref.runtimes.spreading import spread_stores
 from tests.live.three_nodes import LEAN, QUICK_CHECKS
 from tests.stores import Struck, content_of, payload_of
 
@@ -29,10 +29,10 @@ LARGE = 300_000  # bytes: Ray keeps such a value in its object store, a small on
 class Nodes:
     """The cluster, and the stores on it."""
 
-    def __init__(self, cluster: Cluster, runtime: OnRay) -> None:
+    def __init__(self, cluster: Cluster, runtime: OnRay, plan: StorePlan) -> None:
         self.cluster = cluster
         self.runtime = runtime
-        self.plan: StorePlan = plan_store(NAMES, domains=[self.node_of(name) for name in NAMES])
+        self.plan = plan
         self.newest: dict[str, str] = {}
         self._writer = Writer("w")
 
@@ -77,9 +77,8 @@ def main(stage: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         first, second = (cluster.add_node(**LEAN) for _ in range(2))
-        hosts = {name: (StoreSpec(name=name),) for name in NAMES}
-        with OnRay(hosts, address=cluster.address, spread=True, start_within_s=120) as runtime:
-            nodes = Nodes(cluster, runtime)
+        with spread_stores(NAMES, address=cluster.address) as (runtime, plan):
+            nodes = Nodes(cluster, runtime, plan)
             nodes.check_apart()
             for number in range(40):
                 nodes.write(f"k{number}", f"early {number}")
