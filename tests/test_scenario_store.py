@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hqde_ref.errors import RuntimeFault, ScenarioError
 from hqde_ref.messages import Accepted, Acknowledged, Get, Look, Put, Reply, Request, Stored, message
@@ -14,8 +16,10 @@ from hqde_ref.nodes import store as nodes
 from hqde_ref.rounds import storing
 from simulator import storage, worlds
 from simulator.checkers import check_fired, check_run
+from simulator.cli import validate
 from simulator.execution import conclude, exit_code, run_all, summarise
 from simulator.fragile import Damage, Fragile
+from simulator.printing import print_execution
 from simulator.records import ReadBack, Run, Written
 from simulator.report import write_report
 from simulator.runner import run_variant
@@ -443,6 +447,19 @@ def test_the_law_needs_a_store_and_is_checked_where_there_is_one_unless_the_file
     assert parse_scenario(text, file="small.yaml").laws == ("accounted",)
 
 
+def test_the_schema_has_the_store_its_fault_and_its_stages() -> None:
+    known = Scenario.model_json_schema(by_alias=True)["$defs"]
+    assert set(known["WeightStore"]["properties"]) == {"stores", "copies", "writes", "reads", "within"}
+    assert set(known["Damage"]["properties"]) == {"action", "target", "at"}
+    assert {"write", "read"} <= set(known["At"]["properties"]["stage"]["enum"])
+
+
+def test_validate_says_which_stores_keep_the_state(capsys: pytest.CaptureFixture[str]) -> None:
+    validate([Path("scenarios/store_stopped.yaml")])
+    told = " ".join(capsys.readouterr().out.split())
+    assert told == "scenarios/store_stopped.yaml: fine (6 workers, 6 rounds, state kept by s2, s0, s1)"
+
+
 def test_the_store_scenarios_strike_the_stores_that_keep_the_state() -> None:
     """Where the state is kept depends on its key: a fault of another store would show nothing."""
     for path in sorted(Path("scenarios").glob("store_*.yaml")):
@@ -454,6 +471,16 @@ def test_the_store_scenarios_strike_the_stores_that_keep_the_state() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ what people see
+
+
+def test_the_table_of_rounds_says_from_which_result_each_started() -> None:
+    scenario = _scenario("{action: crash, target: [s2, s0], at: {round: 2, stage: write}}")
+    console = Console(width=120, file=io.StringIO(), record=True)
+    print_execution(console, conclude(scenario, list(run_all(scenario, on="sim", variants=("as written",)))))
+    text = console.export_text()
+    assert "first, written" in text
+    assert "from 1, not written" in text
+    assert "none read, not written" in text
 
 
 def test_the_summary_and_the_report_say_what_the_store_did(tmp_path: Path) -> None:
