@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 
 from hqde_ref.messages import Accepted
-from simulator.faults import Crash, Damage, Pause
+from simulator.faults import Crash, Damage, Pause, Slow
 from simulator.records import Kept, ReadBack, RoundRecord, Run, Written
 from simulator.scenario import Scenario
 from simulator.scenario_store import WeightStore
 
 __all__ = ["find_unkept"]
 
-_SURE = ("read", "train", "write")  # stages that every round reaches that has a result
+_SURE = ("read", "train", "write")  # stages that every round reaches that has a result; read is reached by all
 
 
 def find_unkept(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
@@ -45,7 +45,9 @@ def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> str | No
         problems.append("it was accepted, although there was no state to start from")
     ledger.enter_read(kept.read)
     if kept.written is not None:
-        problems += [_find_boast(scenario, record.round, kept.written), ledger.find_needless(kept.written, weak)]
+        ledger.whole.add(record.round)
+        silent = _silenced(scenario, record.round, ledger.whole)
+        problems += [_find_boast(scenario, kept.written, silent), ledger.find_needless(kept.written, weak)]
         ledger.enter_write(record.round, kept.written)
     problems.append(_find_outcast(scenario, record.round, kept))
     mended = kept.written is not None and kept.written.acknowledged  # a newer version goes over what was damaged
@@ -63,6 +65,7 @@ class _Ledger:
     floor: int = 0  # the first of ``writes`` that may be read
     damaged: frozenset[str] = frozenset()
     out: frozenset[str] = frozenset()
+    whole: set[int] = dataclasses.field(default_factory=set)  # rounds that came as far as writing
 
     @property
     def weak(self) -> frozenset[str]:
@@ -115,13 +118,13 @@ def _of(number: int) -> str:
     return f"the result of round {number}" if number else "the first state"
 
 
-def _find_boast(scenario: Scenario, number: int, written: Written) -> str | None:
+def _find_boast(scenario: Scenario, written: Written, silent: frozenset[str]) -> str | None:
     """A write that is called acknowledged without a quorum that can have confirmed it."""
     if not written.acknowledged:
         return None
     settings = scenario.system.store
     assert settings is not None
-    able = set(scenario.store_hosts) - _struck(scenario, number, sure=True)
+    able = set(scenario.store_hosts) - silent
     confirmed = sorted(set(written.stores) & able)
     if len(confirmed) >= settings.writes and written.version is not None:
         return None
@@ -146,21 +149,43 @@ def _find_outcast(scenario: Scenario, number: int, kept: Kept) -> str | None:
 # ------------------------------------------------------------------------------------------------ what faults did
 
 
-def _struck(scenario: Scenario, number: int, *, sure: bool = False) -> frozenset[str]:
-    """Stores that a fault keeps silent in a round; ``sure``: by the time it writes, and beyond doubt."""
+def _struck(scenario: Scenario, number: int) -> frozenset[str]:
+    """Stores that a fault may keep silent in a round."""
     hosts: set[str] = set()
     for index, fault in enumerate(scenario.faults):
         match fault:
             case Crash(at=at, restart=restart):
                 on = at.round == number or (restart == "never" and at.round < number)
-                stage = at.stage
-            case Pause(during=during, stage=stage):
+            case Pause(during=during) | Slow(during=during):
                 on = during.rounds[0] <= number <= during.rounds[1]
             case _:
-                continue
-        if on and (not sure or stage in _SURE):
-            hosts.update(scenario.aim(index))
+                on = False
+        hosts |= set(scenario.aim(index)) if on else set()
     return frozenset(hosts) & frozenset(scenario.store_hosts)
+
+
+def _silenced(scenario: Scenario, number: int, whole: set[int]) -> frozenset[str]:
+    """Stores that cannot answer when this round is written: a fault has struck them for sure, and is on."""
+    hosts: set[str] = set()
+    for index, fault in enumerate(scenario.faults):
+        hits = set(scenario.aim(index))
+        match fault:
+            case Crash(at=at, restart=restart) if at.round == number or (restart == "never" and at.round < number):
+                first, stage = at.round, at.stage
+            case Pause(during=during, stage=stage) if during.rounds[0] <= number <= during.rounds[1]:
+                first = during.rounds[0]
+                hits -= _killed(scenario, first, number)  # what came back runs
+            case _:
+                continue
+        if stage == "read" or (stage in _SURE and first in whole):
+            hosts |= hits
+    return frozenset(hosts)
+
+
+def _killed(scenario: Scenario, first: int, before: int) -> set[str]:
+    """Hosts that a fault kills from round ``first`` on, before the round ``before``."""
+    crashes = [(i, fault.at.round) for i, fault in enumerate(scenario.faults) if isinstance(fault, Crash)]
+    return {host for index, number in crashes if first <= number < before for host in scenario.aim(index)}
 
 
 def _damaged(scenario: Scenario, number: int) -> frozenset[str]:

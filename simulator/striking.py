@@ -123,13 +123,21 @@ class Striking:
             match fault:
                 case Pause(during=during) if during.rounds[1] == number:
                     for host in hits:
-                        self._world.resume(host)
-                    self.stopped -= set(hits)
+                        if not self._is_held(host, number):
+                            self._world.resume(host)
+                            self.stopped.discard(host)
                 case Slow(during=during) if during.rounds[1] == number:
                     for host in hits:
                         self._world.slow(host, 1.0)
                 case _:
                     pass
+
+    def _is_held(self, host: str, number: int) -> bool:
+        """Whether a pause of this host goes on beyond this round."""
+        return any(
+            isinstance(fault, Pause) and fault.during.rounds[0] <= number < fault.during.rounds[1] and host in hits
+            for fault, hits in zip(self._faults, self._hits, strict=True)
+        )
 
     def _crash(self, host: str) -> bool:
         self.stopped.discard(host)
