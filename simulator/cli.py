@@ -92,6 +92,7 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Scenario files.",
         scenario = load_scenario(path)
         out.print(
             f"{path}: fine ({count_of(scenario.system.workers, 'worker')}, "
+            f"{f'{scenario.system.nodes} nodes, ' if scenario.system.nodes > 1 else ''}"
             f"{count_of(scenario.workload.rounds, 'round')})",
             highlight=False,
         )

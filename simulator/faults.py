@@ -25,6 +25,7 @@ __all__ = [
     "Lose",
     "OnMembers",
     "Pause",
+    "Remove",
     "Slow",
 ]
 
@@ -131,6 +132,15 @@ class Crash(Strict):
     restart: Literal["next-round", "never"] = "next-round"
 
 
+class Remove(Strict):
+    """A machine is lost, with its hosts and the objects on it; a fresh one is there before the next round, or never."""
+
+    action: Literal["remove"]
+    target: Target = "one"
+    at: At
+    restart: Literal["next-round", "never"] = "next-round"
+
+
 class Pause(Strict):
     """A host stops (SIGSTOP) for these rounds, in the first of them from this stage on, and then goes on."""
 
@@ -150,4 +160,4 @@ class Slow(Strict):
 
 
 OnMembers: TypeAlias = Byzantine | Corrupt | Duplicate | Lose
-Fault = Annotated[OnMembers | Crash | Pause | Slow, Field(discriminator="action")]
+Fault = Annotated[OnMembers | Crash | Pause | Remove | Slow, Field(discriminator="action")]

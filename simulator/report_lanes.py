@@ -225,7 +225,7 @@ def _join(before: Bar, bar: Bar) -> Bar:
     )
 
 
-_WORDS: Final = {"crash": "process killed", "pause": "process stopped", "slow": "slowed down"}
+_WORDS: Final = {"crash": "process killed", "remove": "machine lost", "pause": "process stopped", "slow": "slowed down"}
 
 
 def _hatch(fault: FaultSeen, seen: RoundSeen, scale: TimeScale) -> Hatch:
