@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
-from simulator.faults import Crash, Pause
+from simulator.faults import Crash, Pause, Remove
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run
 from simulator.scenario import Scenario
@@ -137,14 +137,15 @@ def _find_struck(scenario: Scenario, number: int) -> set[str]:
     hosts: set[str] = set()
     for index, fault in enumerate(scenario.faults):
         match fault:
-            case Crash(at=at, restart=restart):
+            case Crash(at=at, restart=restart) | Remove(at=at, restart=restart):
                 on = number == at.round or (restart == "never" and number > at.round)
             case Pause(during=during):
                 on = during.rounds[0] <= number <= during.rounds[1]
             case _:
                 on = False
         if on:
-            hosts.update(scenario.aim(index))
+            aimed = scenario.aim(index)
+            hosts.update(scenario.hosts_on(*aimed) if isinstance(fault, Remove) else aimed)
     return {member for index, member in enumerate(scenario.members) if member_host(index, scenario) in hosts}
 
 
@@ -177,7 +178,7 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
     """A fault that was asked for and never took effect makes the run vacuous."""
     return tuple(
         Finding(
-            law=f"fault {strike.fault} ({strike.action}) fired",
+            law=f"{'network' if strike.fault is None else f'fault {strike.fault}'} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
             because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else "it never took effect",

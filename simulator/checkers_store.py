@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from hqde_ref.messages import Accepted
-from simulator.faults import Crash, Damage, Pause, Slow
+from simulator.faults import Crash, Damage, Pause, Remove, Slow
 from simulator.records import Kept, ReadBack, RoundRecord, Run, Written
 from simulator.scenario import Scenario
 from simulator.scenario_store import WeightStore
@@ -150,27 +150,30 @@ def _find_outcast(scenario: Scenario, number: int, kept: Kept) -> str | None:
 
 
 def _struck(scenario: Scenario, number: int) -> frozenset[str]:
-    """Stores that a fault may keep silent in a round."""
+    """Stores that a fault may keep silent in a round; where messages get lost, any of them."""
     hosts: set[str] = set()
     for index, fault in enumerate(scenario.faults):
         match fault:
-            case Crash(at=at, restart=restart):
+            case Crash(at=at, restart=restart) | Remove(at=at, restart=restart):
                 on = at.round == number or (restart == "never" and at.round < number)
             case Pause(during=during) | Slow(during=during):
                 on = during.rounds[0] <= number <= during.rounds[1]
             case _:
                 on = False
-        hosts |= set(scenario.aim(index)) if on else set()
-    return frozenset(hosts) & frozenset(scenario.store_hosts)
+        hosts |= set(scenario.struck_hosts(index)) if on else set()
+    stores = frozenset(scenario.store_hosts)
+    return stores if scenario.network.loses or scenario.network.loss > 0.0 else frozenset(hosts) & stores
 
 
 def _silenced(scenario: Scenario, number: int, whole: set[int]) -> frozenset[str]:
     """Stores that cannot answer when this round is written: a fault has struck them for sure, and is on."""
     hosts: set[str] = set()
     for index, fault in enumerate(scenario.faults):
-        hits = set(scenario.aim(index))
+        hits = set(scenario.struck_hosts(index))
         match fault:
-            case Crash(at=at, restart=restart) if at.round == number or (restart == "never" and at.round < number):
+            case Crash(at=at, restart=restart) | Remove(at=at, restart=restart) if at.round == number or (
+                restart == "never" and at.round < number
+            ):
                 first, stage = at.round, at.stage
             case Pause(during=during, stage=stage) if during.rounds[0] <= number <= during.rounds[1]:
                 first = during.rounds[0]
@@ -184,8 +187,8 @@ def _silenced(scenario: Scenario, number: int, whole: set[int]) -> frozenset[str
 
 def _killed(scenario: Scenario, first: int, before: int) -> set[str]:
     """Hosts that a fault kills from round ``first`` on, before the round ``before``."""
-    crashes = [(i, fault.at.round) for i, fault in enumerate(scenario.faults) if isinstance(fault, Crash)]
-    return {host for index, number in crashes if first <= number < before for host in scenario.aim(index)}
+    crashes = [(i, fault.at.round) for i, fault in enumerate(scenario.faults) if isinstance(fault, Crash | Remove)]
+    return {host for index, number in crashes if first <= number < before for host in scenario.struck_hosts(index)}
 
 
 def _damaged(scenario: Scenario, number: int) -> frozenset[str]:

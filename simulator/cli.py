@@ -91,9 +91,11 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Scenario files.",
     """Check scenario files without running them."""
     for path in files:
         scenario = load_scenario(path)
-        told = [count_of(scenario.system.workers, "worker"), count_of(scenario.workload.rounds, "round")]
-        if scenario.system.store is not None:
-            told.append(f"state kept by {', '.join(scenario.system.store.plan().stores_of(STATE_KEY))}")
+        system = scenario.system
+        told = [count_of(system.workers, "worker"), *([f"{system.nodes} nodes"] if system.nodes > 1 else [])]
+        told.append(count_of(scenario.workload.rounds, "round"))
+        if system.store is not None:
+            told.append(f"state kept by {', '.join(system.store.plan().stores_of(STATE_KEY))}")
         out.print(f"{path}: fine ({', '.join(told)})", highlight=False)
 
 

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from hqde_ref.errors import RuntimeFault
+from hqde_ref.errors import ConfigurationError, RuntimeFault
 from hqde_ref.messages import Accepted, message
 from simulator.checkers import check_agreement, check_fired, check_gaps, check_run
+from simulator.faults import Remove
 from simulator.records import Finding, Run, Variant
 from simulator.runner import run_variant
 from simulator.scenario import Scenario
@@ -73,13 +74,29 @@ def run_all(
         say: told in words what a live run waits for.
     Raises:
         RuntimeFault: when live Ray cannot be used.
+        ConfigurationError: when the scenario would do to the cluster at ``address`` what is done to a private one only.
     """
+    if address is not None:
+        _require_untouched(scenario, address)
     for name in ("sim", "ray") if on == "both" else (on,):
         with one_thread(), closing(_LiveOnce(scenario, address, say)) as live:
             for variant in variants:
                 world = live.get() if name == "ray" else SimulatedWorld(scenario)
                 told = None if progress is None else partial(progress, name, variant)
                 yield run_variant(scenario, world, variant=variant, progress=told)
+
+
+def _require_untouched(scenario: Scenario, address: str) -> None:
+    """A cluster that was not started here loses no nodes, and is not set to lose messages."""
+    removes = any(isinstance(fault, Remove) for fault in scenario.faults)
+    if removes or scenario.network.loses:
+        what = "the fault remove" if removes else f"network: {scenario.network.loses}"
+        raise ConfigurationError(
+            setting="--address",
+            wanted=f"absent with {what}, which needs a Ray that was started here",
+            got=address,
+            do="leave it out, and a private Ray is started",
+        )
 
 
 class _LiveOnce:

@@ -26,6 +26,7 @@ __all__ = [
     "Lose",
     "OnMembers",
     "Pause",
+    "Remove",
     "Slow",
 ]
 
@@ -133,6 +134,15 @@ class Crash(Strict):
     restart: Literal["next-round", "never"] = "next-round"
 
 
+class Remove(Strict):
+    """A machine is lost, with its hosts and the objects on it; a fresh one is there before the next round, or never."""
+
+    action: Literal["remove"]
+    target: Target = "one"
+    at: At
+    restart: Literal["next-round", "never"] = "next-round"
+
+
 class Pause(Strict):
     """A host stops (SIGSTOP) for these rounds, in the first of them from this stage on, and then goes on."""
 
@@ -160,4 +170,4 @@ class Damage(Strict):
 
 
 OnMembers: TypeAlias = Byzantine | Corrupt | Duplicate | Lose
-Fault = Annotated[OnMembers | Crash | Pause | Slow | Damage, Field(discriminator="action")]
+Fault = Annotated[OnMembers | Crash | Pause | Remove | Slow | Damage, Field(discriminator="action")]

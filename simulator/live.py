@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import signal
 import sys
 import threading
@@ -18,8 +19,9 @@ from typing import TextIO
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Payload, Runtime, Span
 from hqde_ref.runtimes.on_ray import OnRay
+from hqde_ref.runtimes.ray_machines import Machines
 from simulator.scenario import Scenario
-from simulator.worlds import place_nodes
+from simulator.worlds import place_hosts, place_nodes
 
 __all__ = ["LiveWorld"]
 
@@ -58,6 +60,20 @@ class _WithoutRaylet(io.TextIOBase):
         return self._target.encoding
 
 
+def _start_machines(scenario: Scenario) -> Machines:
+    """The private Ray of a scenario that has several nodes or loses messages."""
+    config = {}
+    if scenario.network.loses:
+        failures = {
+            "num_failures": -1,  # without end
+            "req_failure_prob": round(100 * scenario.network.lost_requests),
+            "resp_failure_prob": round(100 * scenario.network.lost_responses),
+            "in_flight_failure_prob": 0,
+        }
+        config["testing_rpc_failure"] = json.dumps({"CoreWorkerService.grpc_client.PushTask": failures})
+    return Machines(place_hosts(scenario), gpus=scenario.system.gpus, config=config)
+
+
 class LiveWorld:
     """Real Ray.
 
@@ -75,13 +91,25 @@ class LiveWorld:
         self._crashed: list[str] = []
         self._brakes: dict[str, tuple[threading.Event, threading.Thread]] = {}
         self._observe: Callable[[Span], None] | None = None
+        self._machines: Machines | None = None
+        self._removed: list[str] = []
+        self._scenario = scenario
         with contextlib.ExitStack() as quiet:
             quiet.enter_context(contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)))
             nodes = place_nodes(scenario)
             cluster = "starting Ray" if address is None else f"joining Ray at {address}"
             say(f"ray: {cluster}, then waiting until {len(nodes)} hosts are ready, {_START_S:g} s at most")
+            if address is None and (scenario.system.nodes > 1 or scenario.network.loses):
+                self._machines = _start_machines(scenario)
+                quiet.callback(self._machines.close)
             self._runtime = OnRay(
-                nodes, address=address, gpus=scenario.system.gpus, start_within_s=_START_S, observe=self._show
+                nodes,
+                address=address,
+                gpus=scenario.system.gpus,
+                start_within_s=_START_S,
+                spread=scenario.system.nodes > 1,
+                machines=self._machines,
+                observe=self._show,
             )
             say("ray: all hosts are ready")
             self._quiet = quiet.pop_all()  # until it is closed; where Ray fails, output is as it was at once
@@ -94,6 +122,16 @@ class LiveWorld:
         self._release(host)
         self._crashed.append(host)
         return self._runtime.send(host, signal.SIGKILL)
+
+    def remove(self, node: str) -> bool:
+        assert self._machines is not None, "a cluster that was not started here is never touched"
+        for host in self._scenario.hosts_on(node):
+            self._release(host)
+            self._crashed.append(host)
+        if not self._machines.remove(node):
+            return False
+        self._removed.append(node)
+        return True
 
     def pause(self, host: str) -> bool:
         self._release(host)  # its brake would let it go on
@@ -120,9 +158,17 @@ class LiveWorld:
     def lose(self, payload: Payload) -> Payload:
         return self._runtime.lose(payload)
 
+    def take_unanswered(self) -> set[str]:
+        return self._runtime.take_unanswered()
+
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         if back := [host for host in self._crashed if host not in down]:
             self._say(f"ray: waiting until {', '.join(back)} is back, {_SETTLE_S:g} s at most")
+        for node in self._removed:
+            hosts = self._scenario.hosts_on(node)
+            if self._machines is not None and not set(hosts) <= set(down):
+                self._machines.replace(node)
+                self._removed = [other for other in self._removed if other != node]
         self._runtime.settle(within_s=_SETTLE_S, down=down)
         self._crashed = [host for host in self._crashed if host in down]
 

@@ -17,11 +17,12 @@ class Strike:
     """A fault as it was aimed and what became of it.
 
     Attributes:
-        hits: hosts or members.
-        fired: how often it really took effect; a run with a fault that never did is vacuous.
+        fault: its place in the file; None for messages that the network loses.
+        hits: hosts, members or machines.
+        fired: how often it really took effect, by the round; a run with a fault that never did is vacuous.
     """
 
-    fault: int
+    fault: int | None
     action: str
     hits: tuple[str, ...]
     fired: int

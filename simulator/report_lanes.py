@@ -235,6 +235,7 @@ def _join(before: Bar, bar: Bar) -> Bar:
 
 _WORDS: Final = {
     "crash": "process killed",
+    "remove": "machine lost",
     "pause": "process stopped",
     "slow": "slowed down",
     "damage": "one bit flipped",

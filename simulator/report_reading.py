@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hqde_ref.errors import ScenarioError, WireError
-from simulator.faults import Crash, Pause, Slow
+from simulator.faults import Crash, Pause, Remove, Slow
 from simulator.report_data import (
     VARIANTS,
     WORLDS,
@@ -131,7 +131,7 @@ def _lasting(scenario: Scenario | None) -> dict[tuple[str, int], float]:
         match fault:
             case Pause(during=during) | Slow(during=during):
                 lasting[fault.action, during.rounds[0]] = during.rounds[1]
-            case Crash(restart="never"):
+            case Crash(restart="never") | Remove(restart="never"):
                 lasting[fault.action, fault.at.round] = math.inf
             case _:
                 pass

@@ -14,12 +14,14 @@ from typing import Any
 from hqde_ref import __version__
 from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import (
+    UNANSWERED,
     Accepted,
     Begin,
     Begun,
     Call,
     Evaluate,
     Evaluated,
+    Failed,
     Layout,
     Measure,
     Measured,
@@ -50,6 +52,7 @@ from simulator.worlds import World, place_crowds, place_seats
 __all__ = ["policy_of", "run_variant"]
 
 _HARNESS_WITHIN_S = 60.0  # for the harness's own questions between rounds
+_HARNESS_ATTEMPTS = 20
 
 
 def policy_of(scenario: Scenario, variant: Variant) -> Policy:
@@ -160,6 +163,7 @@ class _Running:
         ended = self._since()
         written = self._write(number, verdict)
         self._struck.note(number, adversary, mishaps)
+        self._struck.note_losses(number)
         self._struck.end(number)
         self._world.settle(down=tuple(self._struck.down))
         record = self._measure(number, started, ended, verdict, adversary, layout, state)
@@ -223,7 +227,9 @@ class _Running:
         if isinstance(verdict, Accepted) and honest:
             rows = tuple(adversary.honest[member].payloads for member in honest)
             request = Measure(round=number, layout=layout, honest=rows, result=result)
-            measured = _require(self._ask_harness("observer", request), Measured)
+            reply = self._ask_harness("observer", request)
+            is_lost = isinstance(reply, Failed) and reply.lost  # with the machine it was on: nobody can measure then
+            measured = None if is_lost else _require(reply, Measured)
         evaluated = _require(self._ask_harness("evaluator", Evaluate(round=number, state=result)), Evaluated)
         return RoundRecord(
             round=number,
@@ -242,9 +248,16 @@ class _Running:
         )
 
     def _ask_harness(self, node: str, request: Request) -> Reply:
+        """Asked again while Ray loses the message: the harness is no part of what is judged."""
         runtime: Runtime = self._world.runtime
-        call = Call(node=node, request=request)
-        return runtime.ask([call], enough=1, until=runtime.now() + _HARNESS_WITHIN_S)[0].reply
+        until = runtime.now() + _HARNESS_WITHIN_S
+        reply: Reply = UNANSWERED
+        for attempt in range(_HARNESS_ATTEMPTS):
+            call = Call(node=node, request=request, attempt=attempt)
+            reply = runtime.ask([call], enough=1, until=until)[0].reply
+            if reply != UNANSWERED:
+                break
+        return reply
 
     # ---------------------------------------------------------------------------------------------- notes
 

@@ -4,7 +4,8 @@ Source: ``docs/design.md``, the laws of ``ask``; HQDE section 6. Time is integer
 (time, sequence); nothing iterates over a set. Nodes are the real ones, so what is simulated is the real coordinator.
 
 A host is one server with a queue. A message holds all calls of one ask to a host; its answers come back together. A
-crash answers what is in flight with a definite failure, as a broken connection does; a hung host answers nothing.
+crash answers what is in flight with a definite failure, as a broken connection does; a hung host answers nothing. A
+request or response that is lost for good is noticed by the caller after a while, as on Ray.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from hqde_ref.messages import (
     CRASHED,
     LATE,
+    UNANSWERED,
     Adopt,
     Answer,
     Call,
@@ -43,6 +45,7 @@ from hqde_ref.messages import (
 )
 from hqde_ref.runtimes.local import perform_guarded
 from hqde_ref.runtimes.naming import hosts_of_nodes
+from simulator.copies import Copies
 from simulator.streams import stream
 
 __all__ = ["GONE", "Network", "Simulated", "work_of"]
@@ -55,11 +58,18 @@ _FOREVER_S: Final = 1e6  # what an infinite deadline means
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Times in nanoseconds; ``loss`` is the chance that a message must be sent again, each time."""
+    """Times in nanoseconds.
+
+    ``loss`` is the chance that a message must be sent again, each time; ``lost_requests`` and ``lost_responses`` are
+    those that it is lost for good, on the way to a host and back, which the caller learns after ``notice``.
+    """
 
     latency: int = 1_000_000
     jitter: int = 0
     loss: float = 0.0
+    lost_requests: float = 0.0
+    lost_responses: float = 0.0
+    notice: int = 2 * SECOND  # what Ray 2.60 takes
 
 
 def work_of(request: Request) -> int:
@@ -118,7 +128,9 @@ class Simulated:
     Args:
         hosts: which nodes each host carries.
         seed: of the network's streams.
-        observe: called with a ``Span`` for every request that a host finished.
+        observe: called with a ``Span`` for every request that a host finished and answered.
+        spared: hosts whose messages are never lost, since they are the harness's own.
+        machines: which hosts each machine carries; without it they share one that is never lost.
     """
 
     def __init__(
@@ -129,12 +141,19 @@ class Simulated:
         network: Network | None = None,
         work: Callable[[Request], int] = work_of,
         observe: Callable[[Span], None] | None = None,
+        spared: Sequence[str] = (),
+        machines: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._time = 0
         self._sequence = 0
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._network = network or Network()
         self._draw = stream(seed, "network")
+        self._draw_lost = stream(seed, "lost messages")
+        self._spared = frozenset(spared)
+        self._unanswered: set[str] = set()
+        self._machines = machines or {}
+        self._copies = Copies({host: machine for machine, held in self._machines.items() for host in held})
         self._work = work
         self._observe = observe
         self._flying: list[_Message] = []
@@ -193,6 +212,13 @@ class Simulated:
         for message in lost:
             self._answer(message, tuple(CRASHED for _ in message.calls))
 
+    def remove(self, machine: str) -> None:
+        """All hosts of a machine crash at once, and objects of which it held the only copy are gone."""
+        for host in self._machines[machine]:
+            if self._hosts[host].alive:
+                self.crash(host)
+        self._copies.drop(machine)
+
     def restart(self, host: str) -> None:
         """A fresh process with fresh nodes."""
         state = self._hosts[host]
@@ -219,6 +245,11 @@ class Simulated:
         state.factor = factor
         self._go_on(host)
 
+    def take_unanswered(self) -> set[str]:
+        """Hosts to or from which a message was lost since this was last asked."""
+        found, self._unanswered = self._unanswered, set()
+        return found
+
     # ---------------------------------------------------------------------------------------------- events
 
     def _at(self, time: int, action: Callable[[], None]) -> None:
@@ -229,10 +260,11 @@ class Simulated:
         self._time, _, action = heapq.heappop(self._events)
         action()
 
-    def _travel(self) -> int:
-        """Nanoseconds on the way; a lost packet is sent again, later each time."""
+    def _travel(self, host: str) -> int:
+        """Nanoseconds on the way to or from a host; a lost packet is sent again, later each time."""
         time, again = 0, RETRANSMIT
-        while self._network.loss and self._draw.random() < self._network.loss:
+        loss = 0.0 if host in self._spared else self._network.loss
+        while loss and self._draw.random() < loss:
             time += again
             again *= 2
         return (
@@ -241,9 +273,15 @@ class Simulated:
             + (self._draw.randrange(self._network.jitter + 1) if self._network.jitter else 0)
         )
 
+    def _is_lost(self, host: str, chance: float) -> bool:
+        return chance > 0 and host not in self._spared and self._draw_lost.random() < chance
+
     def _send(self, message: _Message) -> None:
         self._flying.append(message)
-        self._at(self._time + self._travel(), lambda: self._arrive(message))
+        if self._is_lost(message.host, self._network.lost_requests):
+            self._leave_unanswered(message)
+        else:
+            self._at(self._time + self._travel(message.host), lambda: self._arrive(message))
 
     def _arrive(self, message: _Message) -> None:
         state = self._hosts[message.host]
@@ -282,11 +320,23 @@ class Simulated:
         if state.epoch != epoch or state.running is None:
             return
         message, state.running, state.planned = state.running, None, False
-        replies = tuple(_lost_in(call) or perform_guarded(state.nodes.get(call.node), call) for call in message.calls)
-        if self._observe is not None:
-            self._show(message, replies, state.began)
-        self._answer(message, replies)
+        replies = tuple(self._perform(state, host, call) for call in message.calls)
+        if self._is_lost(host, self._network.lost_responses):
+            self._leave_unanswered(message)
+        else:
+            if self._observe is not None:
+                self._show(message, replies, state.began)
+            self._answer(message, replies)
         self._go_on(host)
+
+    def _perform(self, state: _Host, host: str, call: Call) -> Reply:
+        named = tuple(payloads_of(call.request))
+        if gone := tuple(p.key for p in named if p.ref is GONE or self._copies.is_gone(p)):
+            return Failed(reason="payload lost", definite=True, lost=gone)
+        self._copies.read(host, named)
+        reply = perform_guarded(state.nodes.get(call.node), call)
+        self._copies.make(host, payloads_of(reply))
+        return reply
 
     def _show(self, message: _Message, replies: tuple[Reply, ...], began: int) -> None:
         assert self._observe is not None
@@ -306,11 +356,17 @@ class Simulated:
 
     def _answer(self, message: _Message, replies: tuple[Reply, ...]) -> None:
         message.replies = replies
+        self._at(self._time + self._travel(message.host), lambda: _deliver(message))
 
-        def deliver() -> None:
-            message.delivered = True
+    def _leave_unanswered(self, message: _Message) -> None:
+        """The message or its answer is lost: the caller notices, and cannot tell which."""
+        self._unanswered.add(message.host)
+        message.replies = tuple(UNANSWERED for _ in message.calls)
+        self._at(self._time + self._network.notice, lambda: _deliver(message))
 
-        self._at(self._time + self._travel(), deliver)
+
+def _deliver(message: _Message) -> None:
+    message.delivered = True
 
 
 def _index(messages: Sequence[_Message]) -> dict[tuple[str, int], list[_Place]]:
@@ -348,12 +404,6 @@ def _reply_at(found: _Place | None, call: Call) -> Reply:
     if not message.delivered or message.replies is None:
         return LATE
     return message.replies[place]
-
-
-def _lost_in(call: Call) -> Failed | None:
-    """What a host answers that finds payloads of a request gone."""
-    lost = tuple(payload.key for payload in payloads_of(call.request) if payload.ref is GONE)
-    return Failed(reason="payload lost", definite=True, lost=lost) if lost else None
 
 
 def _build(specs: Sequence[NodeSpec], incarnation: int) -> dict[str, Node]:

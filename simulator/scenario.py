@@ -17,7 +17,7 @@ from hqde_ref.core.trees import plan_tree
 from hqde_ref.messages import Policy
 from simulator.attacks import DATA_ATTACKS
 from simulator.durations import Duration
-from simulator.faults import Byzantine, Crash, Damage, Fault, OnMembers
+from simulator.faults import Byzantine, Corrupt, Crash, Damage, Duplicate, Fault, Lose, OnMembers, Remove
 from simulator.scenario_store import WeightStore, needs_store
 from simulator.streams import stream
 from simulator.targets import Strict, choose_targets
@@ -58,7 +58,9 @@ class System(Strict):
     """The ensemble and how it aggregates.
 
     ``crowds``: a host answers for all its members in one message. ``apart``: aggregators are on hosts of their own, g0,
-    g1, and so on. ``store``: the published state goes through a weight store, on hosts s0, s1, and so on.
+    g1, and so on. ``store``: the published state goes through a weight store, on hosts s0, s1, and so on. ``nodes``:
+    over how many machines (n0, n1, ...; live, Ray nodes) hosts are dealt, in turn; n0 carries the harness too, so no
+    fault hits it.
     """
 
     workers: Annotated[int, Field(ge=1, le=10_000, strict=True)]
@@ -69,6 +71,7 @@ class System(Strict):
     rule: str = "geometric_median"
     faulty_max: Annotated[int, Field(ge=0, strict=True)] = 0
     outlier_factor: Annotated[float, Field(ge=1)] | None = 3.0
+    nodes: Annotated[int, Field(ge=1, strict=True)] = 1
     gpus: Annotated[int, Field(ge=0, strict=True)] = 0
     round_within: Annotated[Duration, Field(gt=0)] = 5.0
     train_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
@@ -81,6 +84,10 @@ class System(Strict):
     def _fits(self) -> System:
         if self.hosts > self.workers:
             raise ValueError(f"hosts: wanted at most one a worker ({self.workers}), got {self.hosts}")
+        if self.nodes > self.hosts:
+            raise ValueError(f"nodes: wanted at most one a host ({self.hosts}), got {self.nodes}; add hosts")
+        if self.nodes > 1 and self.gpus:
+            raise ValueError(f"gpus: wanted none with nodes: {self.nodes}, which share no GPUs, got {self.gpus}")
         if self.apart and self.slow_factor is not None:
             raise ValueError("slow_factor: wanted none with apart, where no member's time tells that of an aggregator")
         if self.shards is not None and self.topology != "sharded":
@@ -122,11 +129,28 @@ class Workload(Strict):
 
 
 class NetworkModel(Strict):
-    """The simulated network; live runs have the real one."""
+    """The network: latency, jitter and loss (of packets, sent again unseen) of the simulated one; live, it is real.
+
+    ``lost_requests``, ``lost_responses``: the chance that a message to a host, or its answer, is lost for good, in both
+    worlds, in whole hundredths; live by Ray's own means, which are set where Ray starts: so for the whole run, in every
+    variant. Messages of the harness's own host, if lost, are asked again and do not count.
+    """
 
     latency: Duration = 0.001
     jitter: Duration = 0.0
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lost_requests: Annotated[float, Field(ge=0, le=0.5, multiple_of=0.01)] = 0.0
+    lost_responses: Annotated[float, Field(ge=0, le=0.5, multiple_of=0.01)] = 0.0
+
+    @property
+    def loses(self) -> str:
+        """Which messages get lost, as a run names it; empty where none do."""
+        both = self.lost_requests and self.lost_responses
+        return (
+            "lost_messages"
+            if both
+            else "lost_requests" * bool(self.lost_requests) or "lost_responses" * bool(self.lost_responses)
+        )
 
 
 Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept", "answered", "stored"]
@@ -160,7 +184,7 @@ class Scenario(Strict):
     @model_validator(mode="after")
     def _faults_fit(self) -> Scenario:
         for index, fault in enumerate(self.faults):
-            last = fault.at.round if isinstance(fault, Crash | Damage) else fault.during.rounds[1]
+            last = fault.at.round if isinstance(fault, Crash | Damage | Remove) else fault.during.rounds[1]
             if last > self.workload.rounds:
                 raise ValueError(f"faults[{index}]: round {last} is after the last round, {self.workload.rounds}")
             if self.system.crowds and isinstance(fault, OnMembers):
@@ -185,18 +209,38 @@ class Scenario(Strict):
         return (*self.expect.always, "stored") if silent else self.expect.always
 
     def aim(self, index: int) -> tuple[str, ...]:
-        """The hosts or members that a fault hits: the same for the same file and seed."""
+        """The hosts, members or machines that a fault hits: the same for the same file and seed."""
         fault = self.faults[index]
         return choose_targets(
             fault.target,
-            self.members
-            if isinstance(fault, OnMembers)
-            else self.store_hosts
-            if isinstance(fault, Damage)
-            else self.hosts,
+            self._exposed(fault),
             draw=stream(self.seed, "target", index),
             placement=fault.placement if isinstance(fault, OnMembers) else "random",
         )
+
+    def _require_removable(self, target: object) -> None:
+        if self.system.nodes == 1:
+            raise ValueError("there is one machine, n0, and it carries the harness; wanted system: {nodes: 2} or more")
+        if "n0" in ([target] if isinstance(target, str) else target if isinstance(target, tuple) else []):
+            raise ValueError(f"n0 carries the harness, so no fault hits it; there are {', '.join(self.nodes[1:])}")
+
+    def struck_hosts(self, index: int) -> tuple[str, ...]:
+        """The hosts that a fault of a host or a machine hits."""
+        hits = self.aim(index)
+        return self.hosts_on(*hits) if isinstance(self.faults[index], Remove) else hits
+
+    def _exposed(self, fault: Fault) -> tuple[str, ...]:
+        """What a fault of this kind can hit."""
+        match fault:
+            case Remove():
+                self._require_removable(fault.target)
+                return self.nodes[1:]
+            case Damage():
+                return self.store_hosts
+            case Byzantine() | Corrupt() | Duplicate() | Lose():
+                return self.members
+            case _:
+                return self.hosts
 
     @property
     def poisonable(self) -> frozenset[str]:
@@ -216,6 +260,15 @@ class Scenario(Strict):
     def hosts(self) -> tuple[str, ...]:
         """Everything that a fault of a host can hit."""
         return self.worker_hosts + (self.aggregator_hosts if self.system.apart else ()) + self.store_hosts
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The machines."""
+        return tuple(f"n{index}" for index in range(self.system.nodes))
+
+    def hosts_on(self, *nodes: str) -> tuple[str, ...]:
+        """The hosts on these machines: h0, h1, ... are dealt to them in turn, and so are g0, g1, ..."""
+        return tuple(host for host in self.hosts if f"n{int(host[1:]) % self.system.nodes}" in nodes)
 
     @property
     def worker_hosts(self) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def _explain(error: ValidationError, document: dict[str, Any]) -> tuple[str, str
             return path, f"wanted {wanted[0].lower()}{wanted[1:]}, got {first['input']!r}"
 
 
-_ACTIONS = ("byzantine", "corrupt", "crash", "damage", "duplicate", "lose", "pause", "slow")
+_ACTIONS = ("byzantine", "corrupt", "crash", "damage", "duplicate", "lose", "pause", "remove", "slow")
 _TARGETS = (
     "one, all, minority, majority, minority-third, {fixed: N}, {fixed-percent: P}, the name of a host or member, "
     "or a list of names"

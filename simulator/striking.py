@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from simulator.adversary import Adversary, Lie
-from simulator.faults import Byzantine, Corrupt, Crash, Damage, Duplicate, Lose, OnMembers, Pause, Slow
+from simulator.faults import Byzantine, Corrupt, Crash, Damage, Duplicate, Lose, OnMembers, Pause, Remove, Slow
 from simulator.mishaps import Mishaps
 from simulator.records import Strike
 from simulator.scenario import Scenario
@@ -32,9 +32,12 @@ class Striking:
         self._faults = () if quiet else scenario.faults
         self._hits = [scenario.aim(index) for index in range(len(self._faults))]
         self._fired = [0] * len(self._faults)
+        self._scenario = scenario
         self._world = world
         self._note = note
         self._damage = damage
+        self._lost_on: set[str] = set()
+        self._lossy_rounds = 0
         self.down: list[str] = []
         self.stopped: set[str] = set()
 
@@ -42,13 +45,18 @@ class Striking:
         """Do before the first round what faults need and would take a round's time."""
         if any(isinstance(fault, Lose) for fault in self._faults):
             self._world.prepare_loss()
+        self._world.take_unanswered()  # a run before this one
 
     def strikes(self) -> tuple[Strike, ...]:
-        """What became of every fault."""
-        return tuple(
+        """What became of every fault, and of messages that the network was to lose."""
+        strikes = tuple(
             Strike(fault=index, action=fault.action, hits=hits, fired=fired)
             for index, (fault, hits, fired) in enumerate(zip(self._faults, self._hits, self._fired, strict=True))
         )
+        if loses := self._scenario.network.loses:
+            hits = tuple(host for host in self._scenario.hosts if host in self._lost_on)
+            strikes += (Strike(fault=None, action=loses, hits=hits, fired=self._lossy_rounds),)
+        return strikes
 
     # ---------------------------------------------------------------------------------------------- members
 
@@ -87,6 +95,23 @@ class Striking:
                 self._fired[index] += 1
                 self._note(number, fault.action, struck, **more)
 
+    def note_losses(self, number: int) -> None:
+        """Count a round in which messages of the system were lost; what a host that died leaves unanswered was not."""
+        unanswered = self._world.take_unanswered() - self._struck_in(number) - self._struck_in(number - 1)
+        hits = [host for host in self._scenario.hosts if host in unanswered]
+        if hits and self._scenario.network.loses:
+            self._lossy_rounds += 1
+            self._lost_on.update(hits)
+            self._note(number, self._scenario.network.loses, hits)
+
+    def _struck_in(self, number: int) -> set[str]:
+        """Hosts that a fault kills in this round."""
+        struck: set[str] = set(self.down)
+        for fault, hits in zip(self._faults, self._hits, strict=True):
+            if isinstance(fault, Crash | Remove) and fault.at.round == number:
+                struck.update(self._scenario.hosts_on(*hits) if isinstance(fault, Remove) else hits)
+        return struck
+
     # ---------------------------------------------------------------------------------------------- hosts
 
     def begin(self, number: int) -> None:
@@ -108,6 +133,10 @@ class Striking:
                     self._strike(index, number, self._crash)
                     if restart == "never":
                         self.down += self._hits[index]
+                case Remove(at=at, restart=restart) if (at.round, at.stage) == (number, stage):
+                    self._strike(index, number, self._world.remove)
+                    if restart == "never":
+                        self.down += self._scenario.hosts_on(*self._hits[index])
                 case Pause(during=during, stage=begins) if (during.rounds[0], begins) == (number, stage) and (
                     begins != "train"  # that is the beginning of the round
                 ):
@@ -156,7 +185,8 @@ class Striking:
         struck = [host for host in self._hits[index] if act(host)]
         if struck:  # a strike on dead hosts only is none
             self._fired[index] += 1
-            self._note(number, self._faults[index].action, struck)
+            on = self._scenario.hosts_on(*struck) if isinstance(self._faults[index], Remove) else ()
+            self._note(number, self._faults[index].action, [*struck, *on])
 
 
 def _is_on(fault: OnMembers, number: int) -> bool:

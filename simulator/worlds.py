@@ -18,7 +18,16 @@ from simulator.poisoned import PoisonableSpec
 from simulator.runtime import GONE, SECOND, Network, Simulated
 from simulator.scenario import Scenario
 
-__all__ = ["HARNESS", "SimulatedWorld", "World", "member_host", "place_crowds", "place_nodes", "place_seats"]
+__all__ = [
+    "HARNESS",
+    "SimulatedWorld",
+    "World",
+    "member_host",
+    "place_crowds",
+    "place_hosts",
+    "place_nodes",
+    "place_seats",
+]
 
 HARNESS = "harness"  # the host of the harness's own nodes; no fault ever hits it
 
@@ -33,6 +42,10 @@ class World(Protocol):
 
     def crash(self, host: str) -> bool: ...
 
+    def remove(self, node: str) -> bool:
+        """A machine is lost with its hosts and the objects on it."""
+        ...
+
     def pause(self, host: str) -> bool: ...
 
     def resume(self, host: str) -> bool: ...
@@ -45,6 +58,10 @@ class World(Protocol):
 
     def lose(self, payload: Payload) -> Payload:
         """The same payload with its bytes gone, as whoever asks for them will find."""
+        ...
+
+    def take_unanswered(self) -> set[str]:
+        """Hosts to or from which a message was seen to be lost since this was last asked."""
         ...
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
@@ -86,6 +103,12 @@ def place_nodes(scenario: Scenario) -> Mapping[str, tuple[NodeSpec, ...]]:
     return {host: tuple(specs) for host, specs in hosts.items()}
 
 
+def place_hosts(scenario: Scenario) -> dict[str, tuple[str, ...]]:
+    """The hosts of every machine, the harness's own on the first."""
+    placed = {node: scenario.hosts_on(node) for node in scenario.nodes}
+    return {**placed, "n0": (*placed["n0"], HARNESS)}
+
+
 def place_seats(scenario: Scenario) -> tuple[Seat, ...]:
     """The aggregators with the members on their hosts."""
     by_host = _members_by_host(scenario)
@@ -120,8 +143,18 @@ class SimulatedWorld:
             latency=round(scenario.network.latency * SECOND),
             jitter=round(scenario.network.jitter * SECOND),
             loss=scenario.network.loss,
+            lost_requests=scenario.network.lost_requests,
+            lost_responses=scenario.network.lost_responses,
         )
-        self._runtime = Simulated(place_nodes(scenario), seed=scenario.seed, network=network, observe=self._show)
+        self._machines = place_hosts(scenario)
+        self._runtime = Simulated(
+            place_nodes(scenario),
+            seed=scenario.seed,
+            network=network,
+            observe=self._show,
+            spared=(HARNESS,),
+            machines=self._machines,
+        )
         self._observe: Callable[[Span], None] | None = None
         self._dead: list[str] = []
 
@@ -135,6 +168,12 @@ class SimulatedWorld:
         self._runtime.crash(host)
         self._dead.append(host)
         return True
+
+    def remove(self, node: str) -> bool:
+        alive = [host for host in self._machines[node] if host not in self._dead]
+        self._runtime.remove(node)
+        self._dead += alive
+        return bool(alive)
 
     def pause(self, host: str) -> bool:
         if host in self._dead:
@@ -159,6 +198,9 @@ class SimulatedWorld:
 
     def lose(self, payload: Payload) -> Payload:
         return dataclasses.replace(payload, ref=GONE)
+
+    def take_unanswered(self) -> set[str]:
+        return self._runtime.take_unanswered()
 
     def settle(self, *, down: tuple[str, ...] = ()) -> None:
         for host in self._dead:

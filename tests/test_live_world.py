@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -33,8 +34,28 @@ class _Hosts:
         self.sent.append(number)
         return host not in self.dead
 
+    def settle(self, **_: Any) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+
+class _Machines:
+    """Notes what is done to nodes, in order."""
+
+    def __init__(self, hosts: Any, *, config: Any, **_: Any) -> None:
+        self.hosts, self.config, self.done = hosts, config, list[str]()
+
+    def remove(self, node: str) -> bool:
+        self.done.append(f"removed {node}")
+        return True
+
+    def replace(self, node: str) -> None:
+        self.done.append(f"replaced {node}")
+
+    def close(self) -> None:
+        self.done.append("closed")
 
 
 def _world(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> tuple[live.LiveWorld, _Hosts]:
@@ -82,3 +103,38 @@ def test_a_fault_on_a_dead_host_hits_nothing(scenario: Scenario, monkeypatch: py
     assert not any((world.crash("h0"), world.pause("h0"), world.slow("h0", 3.0), world.resume("h0")))
     assert world.crash("h1")
     world.close()
+
+
+def _on_machines(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[live.LiveWorld, _Machines]:
+    made: list[_Machines] = []
+
+    def make(*args: Any, **options: Any) -> _Machines:
+        made.append(_Machines(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(live, "Machines", make)
+    world, _ = _world(load_scenario(Path(f"scenarios/{name}.yaml")), monkeypatch)
+    return world, made[0]
+
+
+def test_a_removed_node_is_braked_no_more_and_replaced_before_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, machines = _on_machines("node_removed", monkeypatch)
+    threads = threading.active_count()
+    assert world.slow("h4", 5.0)
+    assert world.remove("n1")
+    assert threading.active_count() == threads
+    world.settle()
+    world.remove("n1")
+    world.settle(down=("h1", "h4"))
+    world.close()
+    assert machines.done == ["removed n1", "replaced n1", "removed n1", "closed"], "who stays down needs no node"
+    assert machines.hosts == {"n0": ("h0", "h3", "harness"), "n1": ("h1", "h4"), "n2": ("h2",)}
+
+
+@pytest.mark.parametrize("lost", ["requests", "responses"])
+def test_ray_is_told_to_lose_just_what_the_file_says(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, machines = _on_machines(f"lost_{lost}", monkeypatch)
+    world.close()
+    (knob,) = json.loads(machines.config["testing_rpc_failure"]).values()
+    told = (knob["num_failures"], knob["req_failure_prob"], knob["resp_failure_prob"])
+    assert told == ((-1, 8, 0) if lost == "requests" else (-1, 0, 8))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -38,8 +41,10 @@ def test_scenarios_are_told_apart_by_name_and_say_which_clauses_they_exercise() 
 def test_faults_of_every_kind_and_at_every_stage_have_a_scenario() -> None:
     faults = [fault for path in FILES for fault in load_scenario(path).faults]
     assert {fault.action for fault in faults} == {
-        *("byzantine", "corrupt", "crash", "damage", "duplicate", "lose", "pause", "slow"),
+        *("byzantine", "corrupt", "crash", "damage", "duplicate", "lose", "pause", "remove", "slow"),
     }
+    lost = {load_scenario(path).network.loses for path in FILES}
+    assert {"lost_requests", "lost_responses"} <= lost
     stages = {"read", "train", "screen", "combine", "reduce", "publish", "write"}
     assert {fault.at.stage for fault in faults if fault.action == "crash"} == stages
     assert {fault.stage for fault in faults if fault.action == "pause"} == stages
@@ -90,7 +95,15 @@ def hosts() -> Iterator[Hosts]:
             ray.shutdown()
 
 
-BY_PLACING = sorted(FILES, key=lambda path: (repr(place_nodes(load_scenario(path))), path.stem))
+def _needs_its_own_ray(scenario: Scenario) -> bool:
+    """One of several nodes, or one that loses messages."""
+    return scenario.system.nodes > 1 or bool(scenario.network.loses)
+
+
+OF_THEIR_OWN = [path for path in FILES if _needs_its_own_ray(load_scenario(path))]
+BY_PLACING = sorted(
+    set(FILES) - set(OF_THEIR_OWN), key=lambda path: (repr(place_nodes(load_scenario(path))), path.stem)
+)
 
 
 @pytest.mark.xdist_group("ray")
@@ -106,3 +119,21 @@ def test_a_scenario_has_the_same_verdicts_on_real_processes(path: Path, hosts: H
     simulated, live = execution.runs
     digests = [[getattr(r.verdict, "digest", None) for r in run.rounds] for run in (simulated, live)]
     assert digests[0] == digests[1], "the same bits"
+
+
+@pytest.mark.live
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in OF_THEIR_OWN])
+def test_a_scenario_with_a_ray_of_its_own_has_the_same_verdicts_there(path: Path, tmp_path: Path) -> None:
+    """As a user runs it: a node really goes, messages really get lost, and each is seen to have happened."""
+    command = [sys.executable, "-m", "simulator", "run", str(path), "--on", "both", "--json", str(tmp_path / "s.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert {finding["status"] for finding in summary["findings"]} == {"HOLDS"}
+    laws = {finding["law"] for finding in summary["findings"] if finding["world"] == "ray"}
+    assert any(law.endswith("fired") for law in laws)
+    runs = {(run["world"], run["variant"]): [r["digest"] for r in run["rounds"]] for run in summary["runs"]}
+    for variant in ("as written", "mean instead", "no faults"):
+        assert runs["sim", variant] == runs["ray", variant], "the same bits"

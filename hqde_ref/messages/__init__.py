@@ -10,6 +10,7 @@ object reference on Ray. Two payloads are equal when their keys are, so equal ca
 from hqde_ref.messages.calls import (
     CRASHED,
     LATE,
+    UNANSWERED,
     UNKNOWN,
     Answer,
     Call,
@@ -137,6 +138,7 @@ from hqde_ref.messages.verdicts import Accepted, Evidence, Policy, Refused, Verd
 __all__ = [
     "CRASHED",
     "LATE",
+    "UNANSWERED",
     "UNKNOWN",
     "Absent",
     "Accepted",

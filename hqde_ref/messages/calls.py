@@ -17,6 +17,7 @@ from hqde_ref.messages.vectors import Payload, message
 __all__ = [
     "CRASHED",
     "LATE",
+    "UNANSWERED",
     "UNKNOWN",
     "Answer",
     "Call",
@@ -52,6 +53,7 @@ class Failed:
 UNKNOWN = "unknown: this node has adopted no state yet"
 LATE = Failed(reason="late", definite=False)  # the call is still out: an equal one joins it
 CRASHED = Failed(reason="crashed", definite=True)
+UNANSWERED = Failed(reason="unreachable", definite=False)  # the call or its answer was lost on the way
 
 
 @message

@@ -46,8 +46,9 @@ def call_up(
             gifts = [Call(node=node, request=adopt, until=until) for node in behind]
             given |= {a.node: a.reply for a in runtime.ask(gifts, enough=len(behind), until=pause)}
         again = {node: out[node] for node in may if node in behind or got_lost(replies[node])}
-        silent = {node: call for node, call in out.items() if replies[node] == LATE}
-        out = silent | {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()}
+        # Where the state itself is still on its way, which may be lost and take long to be missed, no attempt is spent.
+        silent = {n: call for n, call in out.items() if replies[n] == LATE or (n in behind and given[n] == LATE)}
+        out = {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()} | silent
     return {node: _explain(reply, given.get(node)) for node, reply in replies.items()}
 
 

@@ -34,6 +34,7 @@ from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import (
     CRASHED,
     LATE,
+    UNANSWERED,
     Answer,
     Call,
     Failed,
@@ -47,6 +48,7 @@ from hqde_ref.messages import (
 from hqde_ref.runtimes.naming import hosts_of_nodes
 from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
 from hqde_ref.runtimes.ray_host import DEATHS, LOSSES, UNREACHABLE, Host, Process, make_lost
+from hqde_ref.runtimes.ray_machines import Machines
 
 __all__ = ["OnRay"]
 
@@ -95,6 +97,8 @@ class OnRay:
         start_within_s: how long hosts may take to be placed and ready (clause 1.2).
         spread: place each host, by hard affinity, on the node of the cluster that is alive and carries the fewest; a
             host that died is placed anew. Without it Ray places them.
+        machines: nodes of a private Ray on this machine, which say where each host belongs; they stay the caller's to
+            end.
         store_bytes: size of a private cluster's object store.
         observe: called with a ``Span`` for every request that was answered.
 
@@ -110,6 +114,7 @@ class OnRay:
         gpus: int = 0,
         start_within_s: float = 120.0,
         spread: bool = False,
+        machines: Machines | None = None,
         store_bytes: int = 512 << 20,
         observe: Callable[[Span], None] | None = None,
     ) -> None:
@@ -117,6 +122,8 @@ class OnRay:
         self._flying: list[_Message] = []
         self._gone: Any = None  # a reference to what is lost, once a test wants one
         self._spread = spread
+        self._machines = machines
+        self._unanswered: set[str] = set()
         self._hosts: dict[str, _Seat] = {}
         self._host_of = hosts_of_nodes(hosts)
         self._owns_ray = connect(address, gpus, store_bytes)
@@ -125,7 +132,7 @@ class OnRay:
             self._share = gpu_share(workers=max(len(hosts), 1), gpus=gpus)
             self._remote = ray.remote(num_cpus=0, num_gpus=self._share, max_restarts=0, max_task_retries=0)(Host)
             for host, specs in hosts.items():
-                self._hosts[host] = self._start(tuple(specs), 0)
+                self._hosts[host] = self._start(host, tuple(specs), 0)
             self.settle(within_s=start_within_s)
         except BaseException:  # an interruption too must not leave processes behind
             self.close()
@@ -210,7 +217,7 @@ class OnRay:
         seat = self._hosts[host]
         if seat.process is None:
             raise RuntimeFault(what=f"host {host}", problem="has no process to signal", do="wait until it is ready")
-        if seat.process.machine != self._machine:
+        if not self._is_here(seat.process.machine):
             problem = "runs on another machine, which signals do not reach"
             raise RuntimeFault(what=f"host {host}", problem=problem, do="place the hosts on this machine")
         process = self._find_process(seat)
@@ -222,6 +229,11 @@ class OnRay:
             return False
         return True
 
+    def take_unanswered(self) -> set[str]:
+        """Hosts to or from which a message was seen to be lost since this was last asked, be it in vain by then."""
+        found, self._unanswered = self._unanswered, set()
+        return found
+
     def node_of(self, host: str) -> str | None:
         """Id of the Ray node that a host was dealt to; None where Ray placed it."""
         return self._hosts[host].node
@@ -232,7 +244,7 @@ class OnRay:
         with suppress(faults.RayError):
             ray.kill(seat.actor)  # it may only have been out of reach
         seat.dead = True
-        self._hosts[host] = self._start(seat.specs, seat.incarnation + 1)
+        self._hosts[host] = self._start(host, seat.specs, seat.incarnation + 1)
 
     def settle(self, *, within_s: float, down: Sequence[str] = ()) -> None:
         """Restart what died, except the hosts that shall stay ``down``, and wait until the rest is ready.
@@ -291,7 +303,7 @@ class OnRay:
 
     def _find_process(self, seat: _Seat) -> psutil.Process | None:
         """The process that was started for a host, while it lives on this machine: its id may be another's by now."""
-        if seat.dead or seat.process is None or seat.process.machine != self._machine:
+        if seat.dead or seat.process is None or not self._is_here(seat.process.machine):
             return None
         try:
             found = psutil.Process(seat.process.pid)
@@ -300,8 +312,14 @@ class OnRay:
             return None
         return found if same else None
 
-    def _start(self, specs: tuple[NodeSpec, ...], incarnation: int) -> _Seat:
+    def _is_here(self, node: str) -> bool:
+        """Whether the processes of a Ray node are on this machine."""
+        return node == self._machine or (self._machines is not None and self._machines.is_here(node))
+
+    def _start(self, host: str, specs: tuple[NodeSpec, ...], incarnation: int) -> _Seat:
         node = self._choose_node() if self._spread else None
+        if self._machines is not None:
+            node = self._machines.node_of(host)
         where = "DEFAULT" if node is None else NodeAffinitySchedulingStrategy(node, soft=False)
         actor: Any = self._remote.options(scheduling_strategy=where).remote(specs, incarnation)
         return _Seat(
@@ -419,7 +437,8 @@ class OnRay:
         try:
             metas = ray.get(message.meta, timeout=max(until - time.monotonic(), 1.0))
         except (*UNREACHABLE, faults.ObjectLostError, faults.GetTimeoutError):
-            return [(call, Failed(reason="unreachable", definite=False)) for call in message.calls]
+            self._unanswered.add(message.host)
+            return [(call, UNANSWERED) for call in message.calls]
         except DEATHS:
             seat = self._hosts[message.host]
             if seat.incarnation == message.incarnation:

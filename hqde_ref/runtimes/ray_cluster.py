@@ -22,7 +22,7 @@ import ray
 
 from hqde_ref.errors import RuntimeFault
 
-__all__ = ["alive_nodes", "connect", "disconnect"]
+__all__ = ["alive_nodes", "connect", "disconnect", "own_signals", "whole_or_nothing"]
 
 _HOME = str(Path(ray.__file__).parent)  # stands in the command lines of Ray's own processes
 _ANSWER_S = 12.0  # how long a cluster may take to answer
@@ -57,7 +57,7 @@ def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
             # Ray makes its workers the last in the queue; beside other programs hosts would miss their deadlines.
             "_system_config": {"worker_niceness": 0},
         }
-    with _own_signals(), _whole_or_nothing():
+    with own_signals(), whole_or_nothing():
         try:
             ray.init(**options)
         except Exception as error:  # Ray raises all kinds where it cannot start
@@ -70,12 +70,12 @@ def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
 
 def disconnect() -> None:
     """Leave the cluster, and end it if it was started here."""
-    with _own_signals():
+    with own_signals():
         ray.shutdown()
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
+def own_signals() -> Iterator[None]:
     """Keep the caller's handler of SIGTERM through a call of Ray's, which replaces it, in Python and below.
 
     While Ray starts, its own handler is there: the signal that made it leave is sent once more, to the caller's.
@@ -98,7 +98,7 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _whole_or_nothing() -> Iterator[None]:
+def whole_or_nothing() -> Iterator[None]:
     """End what Ray had started when its start is broken off: its agents outlive a raylet that ends before they run."""
     before = _processes_of_ray()
     try:

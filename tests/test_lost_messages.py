@@ -1,0 +1,121 @@
+"""Requests and answers that are lost on the way, in virtual time: asked again, counted once, and seen to be lost."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from hqde_ref.errors import ConfigurationError, ScenarioError
+from hqde_ref.messages import UNANSWERED, Accepted
+from simulator.checkers import check_fired
+from simulator.execution import conclude, exit_code, run_all
+from simulator.records import Run
+from simulator.runtime import Network, Simulated
+from simulator.scenario import Scenario
+from simulator.scenario_reading import parse_scenario
+from simulator.trace import Trace
+from tests.probes import ProbeSpec, probe
+
+BASE = """
+apiVersion: hqde.sim/v1
+metadata: {{name: small, description: d}}
+seed: 5
+system: {{workers: 6, hosts: 3, topology: tree, branching: 2, rule: weighted_mean, round_within: 60s}}
+workload: {{rounds: 3, batch: 160, steps: 1}}
+network: {{{network}}}
+faults: [{faults}]
+expect: {{always: [accounted, answered, by_deadline], last_round: whole}}
+"""
+
+
+def _scenario(network: str = "", *faults: str) -> Scenario:
+    return parse_scenario(BASE.format(network=network, faults=", ".join(faults)), file="small.yaml")
+
+
+def _run(scenario: Scenario) -> tuple[Run, Trace]:
+    ((run, trace),) = run_all(scenario, on="sim", variants=("as written",))
+    return run, trace
+
+
+def _digests(run: Run) -> list[str]:
+    return [record.verdict.digest for record in run.rounds if isinstance(record.verdict, Accepted)]
+
+
+@pytest.mark.parametrize("lost", ["lost_requests", "lost_responses"])
+def test_messages_lost_are_asked_again_and_the_result_is_that_without_losses(lost: str) -> None:
+    run, trace = _run(_scenario(f"{lost}: 0.2"))
+    assert _digests(run) == _digests(_run(_scenario())[0])
+    assert not any(record.verdict.missing for record in run.rounds)
+    (strike,) = run.strikes
+    assert (strike.action, strike.fault) == (lost, None)
+    assert strike.fired == len([event for event in trace.events if event["event"] == "fault"]) > 0
+    assert set(strike.hits) <= {"h0", "h1", "h2"}
+
+
+def test_a_state_that_is_lost_on_its_way_to_a_host_costs_no_member() -> None:
+    """Handing out the state spends no attempts of whoever waits for it."""
+    for seed in range(30):
+        run, _ = _run(_scenario("lost_requests: 0.1").model_copy(update={"seed": seed}))
+        assert not any("unknown" in reason for r in run.rounds for reason in r.verdict.missing.values()), seed
+
+
+def test_messages_that_never_got_lost_make_the_run_vacuous() -> None:
+    scenario = _scenario("lost_requests: 0.01")
+    run, trace = _run(scenario)
+    assert run.strikes[0].fired == 0
+    (finding,) = check_fired(run)
+    assert (finding.law, finding.status) == ("network (lost_requests) fired", "CANNOT_TELL")
+    assert exit_code(conclude(scenario, [(run, trace)])) == 2
+
+
+def test_what_a_dying_host_leaves_unanswered_is_no_lost_message() -> None:
+    scenario = _scenario("lost_requests: 0.01", "{action: crash, target: h1, at: {round: 2}}")
+    run, _ = _run(scenario)
+    assert [strike.fired for strike in run.strikes] == [1, 0]
+
+
+def _probed(network: Network, *, spared: tuple[str, ...] = ()) -> tuple[Simulated, Any]:
+    runtime = Simulated({"h0": (ProbeSpec(name="p0"),)}, network=network, spared=spared)
+    return runtime, runtime.ask([probe("p0", 1)], enough=1, until=100.0)[0].reply
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Network(loss=0.9), Network(lost_requests=0.999), Network(lost_responses=0.999)],
+)
+def test_the_networks_faults_spare_the_harness(network: Network) -> None:
+    """It is no part of the system that is judged."""
+    runtime, reply = _probed(network, spared=("h0",))
+    assert reply != UNANSWERED
+    assert runtime.now() < 0.1
+    struck, other = _probed(network)
+    assert other == UNANSWERED or struck.now() > 0.1, "others it does hit"
+
+
+@pytest.mark.parametrize("which", ["lost_requests", "lost_responses"])
+def test_the_caller_learns_after_a_while_that_a_message_was_lost_and_not_which_way(which: str) -> None:
+    runtime, reply = _probed(dataclasses.replace(Network(), **{which: 0.999}))
+    assert reply == UNANSWERED
+    assert 2.0 <= runtime.now() < 2.3
+
+
+def test_a_message_with_a_lost_answer_was_carried_out_and_one_that_is_lost_itself_was_not() -> None:
+    for which, done in (("lost_requests", 0), ("lost_responses", 1)):
+        runtime, _ = _probed(dataclasses.replace(Network(), **{which: 0.999}))
+        runtime._network = Network()
+        (answer,) = runtime.ask([probe("p0", 2)], enough=1, until=200.0)
+        assert answer.reply.scores[0] == done + 1, which
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("0.6", "less than or equal to 0.5"), ("0.005", "a multiple of 0.01")])
+def test_a_chance_that_ray_cannot_be_told_is_one_line(value: str, wanted: str) -> None:
+    with pytest.raises(ScenarioError, match=f"network.lost_requests: wanted {wanted}, got {value}"):
+        _scenario(f"lost_requests: {value}")
+
+
+def test_a_given_cluster_is_not_set_to_lose_messages() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        list(run_all(_scenario("lost_requests: 0.1"), on="ray", address="10.0.0.1:6379"))
+    assert str(raised.value).startswith("--address must be absent with network: lost_requests, which needs a Ray that")
