@@ -50,6 +50,7 @@ _BY_RANK: Final = RobustRule(rotates=False, stretches=True, rises=True, inside="
 
 ROBUST: Final[Mapping[str, RobustRule]] = {
     "geometric_median": RobustRule(),
+    "blockwise_geometric_median": RobustRule(rotates=False),  # only what holds whatever the blocks
     "filtered_geometric_median": RobustRule(),
     "coordinate_median": _BY_RANK,
     "lower_coordinate_median": replace(_BY_RANK, negates=False),

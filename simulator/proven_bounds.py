@@ -73,6 +73,7 @@ def _mixed(kappa: _Kappa) -> _Kappa:
 # (n, f) to the constant, all n arrived and kept.
 PROVEN: Final[Mapping[str, _Kappa]] = {
     "geometric_median": _geometric_median,
+    "blockwise_geometric_median": _geometric_median,  # squares of errors and variances add over blocks
     "filtered_geometric_median": lambda n, f: _geometric_median_dropped(n, f, f),
     "coordinate_median": _coordinate_median,
     "lower_coordinate_median": _geometric_median,
@@ -90,6 +91,7 @@ PROVEN: Final[Mapping[str, _Kappa]] = {
 # Sharper where rows were dropped, honest ones perhaps, than what follows from the constant of the rows that are left.
 _DROPPED: Final[Mapping[str, Callable[[int, int, int], float]]] = {
     "geometric_median": _geometric_median_dropped,
+    "blockwise_geometric_median": _geometric_median_dropped,
     "filtered_geometric_median": lambda n, f, c: _geometric_median_dropped(n, f, f),  # it drops at most f by itself
     "lower_coordinate_median": _geometric_median_dropped,
     "trimmed_mean": _trimmed_mean_dropped,

@@ -10,9 +10,12 @@ from hqde_ref.errors import ConfigurationError, TooFewContributions
 
 CERTIFIED = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.certify is not None]
 # Settings that change the result on ``seeded(11, 30)``, two faulty.
+UNEQUAL = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
 OTHERWISE: list[tuple[str, dict[str, object]]] = [
     ("trimmed_mean", {"trimmed": 4}),
-    ("geometric_median", {"weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]}),
+    ("geometric_median", {"weights": UNEQUAL}),
+    ("blockwise_geometric_median", {"blocks": ((0, 10), (10, 30))}),
+    ("blockwise_geometric_median", {"weights": UNEQUAL}),
     ("filtered_geometric_median", {"factor": 1.0}),
     ("filtered_geometric_median", {"factor": 1.0, "rejections_max": 1}),
     ("krum", {"neighbours": 2}),

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.certificates import certify_geometric_median
-from hqde_ref.core.rules.geometric_median import (
-    blockwise_geometric_median,
-    certified_geometric_median,
-    geometric_median,
-)
+from hqde_ref.core.rules import RULES, certify
+from hqde_ref.core.rules.blockwise_geometric_median import blockwise_geometric_median
+from hqde_ref.core.rules.geometric_median import certified_geometric_median, geometric_median
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 
@@ -240,8 +238,62 @@ def test_blocks_are_medians_by_themselves() -> None:
     result = blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (4, 10)))
     assert torch.equal(result[:4], geometric_median(rows[:, :4], faulty_max=2))
     assert torch.equal(result[4:], geometric_median(rows[:, 4:], faulty_max=2))
-    with pytest.raises(LayoutError, match=r"blocks of geometric_median: wanted ranges that cover 0..10 in order"):
+    assert torch.equal(blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (4, 4), (4, 10))), result)
+    assert torch.equal(blockwise_geometric_median(rows, faulty_max=2), geometric_median(rows, faulty_max=2))
+    with pytest.raises(LayoutError, match=r"blocks of blockwise_geometric_median: wanted ranges that cover 0..10 in"):
         blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (5, 10)))
+    rows[1, 2], rows[5, 9] = math.nan, math.inf
+    with pytest.raises(NotFinite, match=r"blockwise_geometric_median was given NaN or infinity in row\(s\) 1, 5"):
+        blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (4, 10)))
+
+
+def test_weights_hold_in_every_block() -> None:
+    rows, weights = seeded(5, 6, seed=21), [1.0, 2.0, 1.0, 3.0, 1.0]
+    result = blockwise_geometric_median(rows, faulty_max=1, blocks=((0, 2), (2, 6)), weights=weights)
+    assert torch.equal(result[2:], geometric_median(rows[:, 2:], faulty_max=1, weights=weights))
+    certificate = certify(
+        "blockwise_geometric_median", rows, result, faulty_max=1, blocks=((0, 2), (2, 6)), weights=weights
+    )
+    assert certificate.excess < 1e-9
+
+
+def test_blocks_are_certified_one_by_one() -> None:
+    rows, name, blocks = seeded(7, 10, seed=13), "blockwise_geometric_median", ((0, 4), (4, 10))
+    result = blockwise_geometric_median(rows, faulty_max=2, blocks=blocks)
+    good = certify(name, rows, result, faulty_max=2, blocks=blocks)
+    alone = [certify("geometric_median", rows[:, :4], result[:4], faulty_max=2)]
+    alone.append(certify("geometric_median", rows[:, 4:], result[4:], faulty_max=2))
+    assert good.blocks == tuple(alone)
+    assert good.radius_factor == pytest.approx(math.sqrt(2) / math.sqrt(1 - (2 / 5) ** 2), abs=1e-6)
+    assert certify(name, rows, result, faulty_max=2).excess > 1e-2  # it is no joint median
+    spoilt = torch.cat([result[:4], rows[:, 4:].mean(dim=0)])
+    bad = certify(name, rows, spoilt, faulty_max=2, blocks=blocks)
+    assert bad.blocks[0] == good.blocks[0]
+    assert bad.excess == bad.blocks[1].excess > 1e-2
+    assert bad.because.startswith("in the worst of 2 blocks, 4..10, the output leaves a pull of")
+    with pytest.raises(LayoutError, match=r"output of blockwise_geometric_median: wanted a floating row of 10 on cpu"):
+        certify(name, rows, result[:9], faulty_max=2, blocks=blocks)
+
+
+@pytest.mark.parametrize(("count", "faulty"), [(6, 1), (7, 2), (9, 4), (10, 3)])
+def test_kappa_is_attained_block_by_block(count: int, faulty: int) -> None:
+    """The worst rows of the joint rule, other honest rows being the far ones in the second block."""
+    resting = math.ceil((count - 2 * faulty) / 2)
+    honest = torch.zeros(count - faulty, 2, dtype=torch.float64)
+    honest[-resting:, 0] = 1.0
+    honest[:resting, 1] = 5.0
+    rows = torch.cat([honest, torch.tensor([[1.0, 5.0]] * faulty, dtype=torch.float64)])
+    blocks = ((0, 1), (1, 2))
+    result = torch.tensor([1.0, 5.0], dtype=torch.float64)  # with n even, the end of an optimal segment
+    certificate = certify("blockwise_geometric_median", rows, result, faulty_max=faulty, blocks=blocks)
+    assert certificate.subgradient_norm == 0.0
+    if count % 2:
+        assert torch.equal(blockwise_geometric_median(rows, faulty_max=faulty, blocks=blocks), result)
+    mean = honest.mean(dim=0)
+    variance = float(((honest - mean) ** 2).sum()) / len(honest)
+    kappa = RULES["blockwise_geometric_median"].kappa
+    assert kappa is not None
+    assert float(((result - mean) ** 2).sum()) / (kappa(count, faulty) * variance) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_bad_input_is_refused_by_name() -> None:

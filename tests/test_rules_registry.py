@@ -304,7 +304,13 @@ def test_tight_constants_are_attained(name: str, count: int, faulty: int) -> Non
     assert ratio == pytest.approx(1.0, abs=1e-9)
 
 
-TIGHT = {"coordinate_median", "lower_coordinate_median", "trimmed_mean", "geometric_median"}
+TIGHT = {
+    "blockwise_geometric_median",
+    "coordinate_median",
+    "lower_coordinate_median",
+    "trimmed_mean",
+    "geometric_median",
+}
 
 
 @pytest.mark.parametrize(("name", "faulty", "rows", "kept"), list(kept_inputs()))

@@ -21,7 +21,14 @@ from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weig
 from hqde_ref.core.kernels.selections import resolve_neighbours
 from hqde_ref.errors import LayoutError
 
-__all__ = ["Certificate", "certify_geometric_median", "certify_krum", "certify_ranks", "median_certificate"]
+__all__ = [
+    "Certificate",
+    "certify_geometric_median",
+    "certify_krum",
+    "certify_ranks",
+    "judged_rows",
+    "median_certificate",
+]
 
 _BLOCK_VALUES = 1 << 19
 
@@ -45,6 +52,7 @@ class Certificate:
     score_order: the rows by Krum score, lowest first (Krum only).
     radius_factor: C such that |output - z| <= C * max over honest i of |x_i - z| for every z, or None where f and G
         are too large for such a bound (geometric median only).
+    blocks: the certificate of each block of coordinates (blockwise geometric median only).
     """
 
     rule: str
@@ -57,6 +65,7 @@ class Certificate:
     radius_factor: float | None = None
     rank_interval: tuple[int, int] | None = None
     score_order: tuple[int, ...] | None = None
+    blocks: tuple[Certificate, ...] = ()
 
 
 def certify_geometric_median(
@@ -73,7 +82,7 @@ def certify_geometric_median(
         TooFewContributions, LayoutError, NotFinite, ConfigurationError: as the rule itself; NotFinite for the output.
     """
     rule = "geometric_median"
-    rows, point = _judged(rule, updates, output)
+    rows, point = judged_rows(rule, updates, output)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
     given = check_weights(rule, weights, count=len(rows))
     far = _distances(rows, point)
@@ -123,7 +132,12 @@ def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: 
     return f"the output {found} {bound} with {faulty_max} faulty rows"
 
 
-def _judged(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the rows, and the output in float64, after checking that both are finite and fit together.
+
+    Raises:
+        TooFewContributions, LayoutError, NotFinite: for rows or an output that do not fit.
+    """
     rows = as_rows(updates, rule=rule)
     if not isinstance(output, Tensor):
         raise LayoutError(
@@ -217,7 +231,7 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         rule: the rule claimed.
         low, high: 1-based ranks, of which the rule's coordinates are the means.
     """
-    rows, point = _judged(rule, updates, output)
+    rows, point = judged_rows(rule, updates, output)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
     count, excess, below, above = len(rows), 0.0, len(rows), len(rows)
     for block in _differences(rows, point):
@@ -249,7 +263,7 @@ def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbour
         neighbours: how many other rows a score counts, faulty_max..n-1; None for n - faulty_max - 2.
     """
     rule = "krum"
-    rows, point = _judged(rule, updates, output)
+    rows, point = judged_rows(rule, updates, output)
     count = len(rows)
     check_count(rule, count=count, faulty_max=faulty_max, beyond=3)
     counted = resolve_neighbours(rule, neighbours, count=count, faulty_max=faulty_max)

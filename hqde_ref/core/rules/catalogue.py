@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from hqde_ref.core.certificates import certify_geometric_median, certify_krum
 from hqde_ref.core.rules import bounds
+from hqde_ref.core.rules.blockwise_geometric_median import blockwise_geometric_median
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
-from hqde_ref.core.rules.certifying import certify_filtered, certify_lower_median, certify_median, certify_trimmed
+from hqde_ref.core.rules.certifying import (
+    certify_blockwise,
+    certify_filtered,
+    certify_lower_median,
+    certify_median,
+    certify_trimmed,
+)
 from hqde_ref.core.rules.clipping import clipped_trimmed_mean
 from hqde_ref.core.rules.coordinate_median import coordinate_median, lower_coordinate_median
 from hqde_ref.core.rules.filtered_geometric_median import filtered_geometric_median
@@ -110,6 +117,17 @@ ENTRIES: tuple[Rule, ...] = (
         certify=certify_geometric_median,
         source="Minsker 2015 (arXiv:1308.1334); clause 4.7",
         description="Point with the least sum of distances to all contributions, certified.",
+    ),
+    Rule(
+        name="blockwise_geometric_median",
+        aggregate=blockwise_geometric_median,
+        family="gram",
+        least_contributions=_majority,
+        kappa=bounds.lower_median_kappa,
+        symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},  # block by block; without blocks the row is one
+        certify=certify_blockwise,
+        source="Minsker 2015 (arXiv:1308.1334), block by block; clause 4.7",
+        description="Geometric median of each of the `blocks` of coordinates by itself; in a round the row is one.",
     ),
     Rule(
         name="filtered_geometric_median",

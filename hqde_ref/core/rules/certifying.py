@@ -9,17 +9,21 @@ median keeps is decided by its own screening, whose result is then judged; all e
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_ranks
+from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_ranks, judged_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.rules.blockwise_geometric_median import resolve_blocks
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers
 from hqde_ref.core.rules.trimmed_mean import resolve_trimmed
 
-__all__ = ["certify_filtered", "certify_lower_median", "certify_median", "certify_trimmed"]
+__all__ = ["certify_blockwise", "certify_filtered", "certify_lower_median", "certify_median", "certify_trimmed"]
 
+_BLOCKWISE = "blockwise_geometric_median"
 _FILTERED = "filtered_geometric_median"
 
 
@@ -44,6 +48,44 @@ def certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int, trimme
     count = len(as_rows(updates, rule=rule))
     left_out = resolve_trimmed(trimmed, count=count, faulty_max=faulty_max)
     return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=left_out + 1, high=count - left_out)
+
+
+def certify_blockwise(
+    updates: Updates,
+    output: Tensor,
+    *,
+    faulty_max: int,
+    blocks: Sequence[tuple[int, int]] | None = None,
+    weights: Sequence[float] | Tensor | None = None,
+) -> Certificate:
+    """Judge a geometric median of each block by itself: the worst excess, and all blocks' certificates.
+
+    The gaps add up to that of the sum of distances over all blocks; the radius factor, for the whole row, is the
+    largest of a block times the root of their number. Settings and errors as for the rule.
+    """
+    rows, _ = judged_rows(_BLOCKWISE, updates, output)
+    check_count(_BLOCKWISE, count=len(rows), faulty_max=faulty_max)
+    ranges = resolve_blocks(blocks, length=rows[0].numel())
+    if not ranges:
+        whole = certify_geometric_median(rows, output, faulty_max=faulty_max, weights=weights)
+        return replace(whole, rule=_BLOCKWISE)
+    found = tuple(
+        certify_geometric_median(
+            [row[low:high] for row in rows], output[low:high], faulty_max=faulty_max, weights=weights
+        )
+        for low, high in ranges
+    )
+    worst = max(range(len(found)), key=lambda place: found[place].excess)
+    factors = [one.radius_factor for one in found if one.radius_factor is not None]
+    low, high = ranges[worst]
+    return replace(
+        found[worst],
+        rule=_BLOCKWISE,
+        gap=math.fsum(one.gap or 0.0 for one in found),
+        radius_factor=max(factors) * math.sqrt(len(found)) if len(factors) == len(found) else None,
+        blocks=found,
+        because=f"in the worst of {len(found)} blocks, {low}..{high}, {found[worst].because}",
+    )
 
 
 def certify_filtered(

@@ -19,9 +19,8 @@ from hqde_ref.core.kernels.gram import Gram, combine_rows
 from hqde_ref.core.kernels.median_newton import MedianSolution, distances_to, find_median
 from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, Swept, sweep_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order
-from hqde_ref.errors import LayoutError
 
-__all__ = ["blockwise_geometric_median", "certified_geometric_median", "geometric_median"]
+__all__ = ["certified_geometric_median", "geometric_median"]
 
 _RULE = "geometric_median"
 
@@ -78,34 +77,3 @@ def _solve(
     if solution.at is not None:
         return rows[order[solution.at]].clone(), (gram, solution), ordered
     return combine_rows([rows[index] for index in order], gram, solution.coefficients), (gram, solution), ordered
-
-
-def blockwise_geometric_median(
-    updates: Updates,
-    *,
-    faulty_max: int,
-    blocks: Sequence[tuple[int, int]],
-    weights: Sequence[float] | Tensor | None = None,
-) -> Tensor:
-    """Return the geometric median of each block of coordinates by itself, joined to one row (d,).
-
-    Its kappa is that of the joint rule, its distance bounds add up over the blocks (theory, section 1).
-
-    Args:
-        blocks: (low, high) ranges that cover 0..d in order.
-        updates, faulty_max, weights: as for ``geometric_median``, whose errors it raises too.
-    """
-    rows = as_rows(updates, rule=_RULE)
-    edges = [0] + [high for _, high in blocks]
-    if [low for low, _ in blocks] != edges[:-1] or edges[-1] != rows[0].numel() or sorted(edges) != edges:
-        raise LayoutError(
-            what=f"blocks of {_RULE}",
-            wanted=f"ranges that cover 0..{rows[0].numel()} in order",
-            got=str(list(blocks)[:4]),
-            do="use the layout's own entries",
-        )
-    parts = [
-        geometric_median([row[low:high] for row in rows], faulty_max=faulty_max, weights=weights)
-        for low, high in blocks
-    ]
-    return torch.cat(parts) if parts else rows[0].clone()
