@@ -83,7 +83,7 @@ def _explain(error: ValidationError, document: dict[str, Any]) -> tuple[str, str
     match first["type"]:
         case "extra_forbidden":
             name = str(first["loc"][-1])
-            near = difflib.get_close_matches(name, sorted(_all_keys()), n=1)
+            near = difflib.get_close_matches(name, sorted(_all_keys() - {name}), n=1)
             return path, f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; remove it")
         case "missing":
             return path, "is required and missing"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.rules import RULES, Rule, certify
+from hqde_ref.core.rules import RULES, Rule, certify, get_rule
 from hqde_ref.core.rules.settings import settings_of
 from hqde_ref.errors import ConfigurationError, TooFewContributions
 
@@ -96,3 +96,35 @@ def test_a_setting_that_a_rule_does_not_have_is_refused_by_name() -> None:
         certify("trimmed_mean", rows, output, faulty_max=2, trimmed=1)
     with pytest.raises(TooFewContributions, match="trimmed_mean with faulty_max=6 needs at least 13"):
         certify("trimmed_mean", rows, output, faulty_max=2, trimmed=6)
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-320, 1e-200, 1e-100, 1.0, 1e100, 1e200, 1e300])
+def test_a_certificate_of_a_geometric_median_sees_only_the_ratios_of_weights(weight: float) -> None:
+    rows = torch.randn(11, 5, generator=torch.Generator().manual_seed(2))
+    right, wrong = get_rule("geometric_median").aggregate(rows, faulty_max=2), torch.full((5,), 3.0)
+    plain = certify("geometric_median", rows, wrong, faulty_max=2)
+    judged = certify("geometric_median", rows, wrong, faulty_max=2, weights=[weight] * 11)
+    assert judged.excess == pytest.approx(plain.excess, rel=1e-9)
+    assert judged.radius_factor is None
+    assert judged.gap is not None
+    assert judged.gap > 0.0
+    assert certify("geometric_median", rows, right, faulty_max=2, weights=[weight] * 11).excess < 1e-6
+
+
+def test_rows_too_small_to_be_judged_are_not_certified() -> None:
+    rows = 1e-310 * torch.randn(11, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    assert certify("geometric_median", rows, rows.amax(dim=0), faulty_max=2).excess > 0.1
+
+
+def test_a_median_of_equal_rows_is_said_to_equal_them() -> None:
+    found = certify("coordinate_median", [torch.ones(5)] * 11, torch.ones(5), faulty_max=2)
+    assert found.because == (
+        "every coordinate equals those of ranks 1 to 11 of 11, inside the honest range with 2 faulty rows"
+    )
+
+
+def test_rows_without_coordinates_have_a_certificate() -> None:
+    assert (
+        certify("geometric_median", [torch.zeros(0, dtype=torch.float64)] * 3, torch.zeros(0), faulty_max=0).excess
+        == 0.0
+    )

@@ -440,3 +440,13 @@ def test_weights_of_any_size_count_by_their_ratios() -> None:
             geometric_median(rows, faulty_max=1, weights=weights)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="sum of the weights of geometric_median must be at most"):
         geometric_median(rows, faulty_max=1, weights=[1e308] * 5)
+
+
+@pytest.mark.parametrize("rest", [(4.0, 5.0), (7.0, 11.0), (0.0, 10.0), (2.0, 3.0)])
+def test_two_rows_beside_each_other_are_no_pair_of_optima_because_the_others_are_far_away(
+    rest: tuple[float, float],
+) -> None:
+    rows = [torch.tensor([value], dtype=torch.float64) for value in (125730218311680.0, 125730218311680.0, *rest)]
+    found = geometric_median(rows, faulty_max=1)
+    assert max(rest) <= float(found) <= 125730218311680.0
+    assert certify_geometric_median(rows, found, faulty_max=1).excess == 0.0

@@ -1,12 +1,14 @@
 """Pre-aggregations by name, and what holds of them before a rule (clauses 0.7, 4.5, 4.8, 4.9)."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.rules import PREAGGREGATIONS, RULES, SYMMETRIES, Rule, compose, get_preaggregation
+from hqde_ref.core.rules import PREAGGREGATIONS, RULES, SYMMETRIES, Rule, compose, get_preaggregation, get_rule
 from hqde_ref.core.rules.bucketing import average_buckets
-from hqde_ref.errors import ConfigurationError, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, TooFewContributions
 from tests.test_claims import HAIR, SIZES, column, kappa_reached, mirrored
 from tests.test_rules_registry import COMPOSED, attacks, close, seeded
 from tests.worst_inputs import climb, ratio_of
@@ -144,3 +146,41 @@ def test_static_clipping_keeps_a_bound_only_while_the_honest_are_short() -> None
     assert near.kappa is None
     assert near.aggregate(rows, faulty_max=1).tolist() == [2.0]
     assert compose("static_clipping", "trimmed_mean", limit=1.0).aggregate(rows, faulty_max=1).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("first", "rule", "settings", "count", "faulty"),
+    [
+        ("bucketing", "geometric_median", {"size": 2}, 24, 7),
+        ("adaptive_clipping", "geometric_median", {}, 24, 24),
+        ("nearest_neighbour_mixing", "geometric_median", {}, 24, 12),
+        ("nearest_neighbour_mixing", "krum", {}, 24, 12),
+        ("bucketing", "geometric_median", {"size": 5}, 24, 3),
+    ],
+)
+def test_no_bound_is_given_where_the_condition_does_not_hold(
+    first: str, rule: str, settings: dict[str, int], count: int, faulty: int
+) -> None:
+    kappa = compose(first, rule, **settings).kappa
+    assert kappa is not None
+    with pytest.raises(TooFewContributions, match=rf"{first} \+ {rule} with faulty_max={faulty} needs at least \d+"):
+        kappa(count, faulty)
+    with pytest.raises(ConfigurationError, match=r"integer of at least 0, got -1"):
+        kappa(count, -1)
+
+
+@pytest.mark.parametrize("limit", ["1", None, True, math.nan, -1.0])
+def test_a_limit_that_is_no_length_is_refused(limit: object) -> None:
+    rows = [torch.ones(3)] * 5
+    with pytest.raises(ConfigurationError, match="finite and at least 0"):
+        compose("static_clipping", "geometric_median", limit=limit).aggregate(rows, faulty_max=1)
+
+
+def test_settings_of_other_types_are_refused_by_name() -> None:
+    rows = [torch.ones(3)] * 7
+    with pytest.raises(ConfigurationError, match="radius of centred_clipping"):
+        get_rule("centred_clipping").aggregate(rows, faulty_max=2, radius="1")
+    with pytest.raises(LayoutError, match="reference of centred_clipping: wanted a torch tensor, got list"):
+        get_rule("centred_clipping").aggregate(rows, faulty_max=2, reference=[0.0] * 3)
+    with pytest.raises(ConfigurationError, match="factor of filtered_geometric_median"):
+        get_rule("filtered_geometric_median").aggregate(rows, faulty_max=2, factor="2")

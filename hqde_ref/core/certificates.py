@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.gram import scale_up
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, cut_blocks, require_finite
 from hqde_ref.core.kernels.selections import resolve_neighbours
 from hqde_ref.errors import LayoutError
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _BLOCK_VALUES = 1 << 19
+_EXTREME = 200  # binary exponent of a weight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +87,29 @@ def certify_geometric_median(
     rows, point = judged_rows(rule, updates, output)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
     given = check_weights(rule, weights, count=len(rows))
+    exponent = math.frexp(max(given))[1]
+    unit = exponent if abs(exponent) > _EXTREME else 0  # only ratios count, and squares of extreme weights do not fit
+    given = tuple(math.ldexp(weight, -unit) for weight in given)
     far = _distances(rows, point)
     w = torch.tensor(given, dtype=torch.float64)
     there = far == 0.0
     pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
     rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
     pull, lean = _pull_and_lean(rows, point, pulls, rest)
-    norm = max(0.0, pull - float(w[there].sum()))
-    dual = _dual_gap(far, w, rest, norm, lean * norm)
-    return median_certificate(far, given, norm, faulty_max=faulty_max, gap=dual)
+    norm = max(0.0, pull - float(w[there].sum())) if math.isfinite(pull) else math.inf
+    dual = _dual_gap(far, w, rest, norm, lean * norm) if math.isfinite(norm) else math.inf
+    return _in_units(median_certificate(far, given, norm, faulty_max=faulty_max, gap=dual), unit)
+
+
+def _in_units(found: Certificate, unit: int) -> Certificate:
+    """The certificate where weights are 2**unit as large; its sentence counts in the heaviest."""
+    assert found.subgradient_norm is not None
+    assert found.gap is not None
+    return replace(
+        found,
+        subgradient_norm=scale_up(found.subgradient_norm, unit) if math.isfinite(found.excess) else math.inf,
+        gap=scale_up(found.gap, unit) if math.isfinite(found.gap) else math.inf,
+    )
 
 
 def median_certificate(
@@ -158,6 +174,8 @@ def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tens
 def _differences(rows: Sequence[Tensor], point: Tensor) -> Iterator[Tensor]:
     """Yield (n, m) float64 blocks of rows - point; the buffer is reused."""
     step, length = max(256, _BLOCK_VALUES // len(rows)), point.numel()
+    if length == 0:
+        return
     buffer = torch.empty(len(rows) * min(step, length), dtype=torch.float64, device=point.device)
     for pieces in cut_blocks([*rows, point], step):
         block = buffer[: len(rows) * pieces[-1].numel()].view(len(rows), -1)
@@ -242,6 +260,8 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         excess = max(excess, float(off.abs().max()))
     interval = (below, count + 1 - above)
     inside = interval[0] > faulty_max and interval[1] <= count - faulty_max
+    low, high = interval
+    where = f"lies between ranks {low} and {high}" if low <= high else f"equals those of ranks {high} to {low}"
     place = "inside" if inside else "not proven to be inside"
     aside = f", and is at most {excess:.3g} from the rule's own" if excess > 0.0 else ""
     return Certificate(
@@ -250,8 +270,7 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         faulty_max=faulty_max,
         excess=excess,
         rank_interval=interval,
-        because=f"every coordinate lies between ranks {interval[0]} and {interval[1]} of {count}, "
-        f"{place} the honest range with {faulty_max} faulty rows{aside}",
+        because=f"every coordinate {where} of {count}, {place} the honest range with {faulty_max} faulty rows{aside}",
     )
 
 

@@ -156,7 +156,8 @@ def _norm(vector: Array, image: Array) -> float:
 
 def _twin(w: Array, far: Array, excess: Array, k: int) -> int | None:
     """Return a row elsewhere that is as good as row k, at distances ``far`` from it, or None."""
-    scale = float((w * np.minimum(far, 2.0)).sum())
+    # f cannot change by more than the way between two rows: near each other, they are equal only to a part of that.
+    scale = np.minimum(float((w * np.minimum(far, 2.0)).sum()), far)
     equal = (excess - excess[k] <= _EQUAL * scale) & (far > 0.0)
     return int(equal.argmax()) if bool(equal.any()) else None
 

@@ -8,7 +8,6 @@ defaults (coordinate-wise median, median distance) it is both.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows, scale_up
 from hqde_ref.core.kernels.order_statistics import median_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_finite
+from hqde_ref.core.rules.settings import is_size
 from hqde_ref.errors import ConfigurationError, LayoutError
 
 __all__ = ["centred_clipping", "clipping_multipliers"]
@@ -44,6 +44,10 @@ def centred_clipping(
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     _check_settings(radius, steps)
+    if reference is not None and not isinstance(reference, Tensor):
+        raise LayoutError(
+            what=f"reference of {_RULE}", wanted="a torch tensor", got=type(reference).__name__, do="pass a row"
+        )
     if rows[0].numel() == 0:
         return rows[0].clone()  # a layout without floating entries: nothing to move
     start = median_rows(rows, lower=False, rule=_RULE) if reference is None else reference.detach()
@@ -90,7 +94,7 @@ def _move(gram: Gram, radius: float | None, steps: int) -> Tensor:
 
 
 def _check_settings(radius: float | None, steps: int) -> None:
-    if radius is not None and not (math.isfinite(radius) and radius >= 0.0):
+    if radius is not None and not is_size(radius):
         raise ConfigurationError(
             setting=f"radius of {_RULE}",
             wanted="finite and at least 0",

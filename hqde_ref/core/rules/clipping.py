@@ -26,6 +26,7 @@ from hqde_ref.core.kernels.rows import (
     require_finite,
     wide_dtype,
 )
+from hqde_ref.core.rules.settings import is_size
 from hqde_ref.errors import ConfigurationError
 
 __all__ = [
@@ -53,7 +54,7 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
     """
     rule = "clip_rows"
     rows = as_rows(updates, rule=rule)
-    if not (math.isfinite(limit) and limit >= 0.0):
+    if not is_size(limit):
         raise ConfigurationError(
             setting=f"limit of {rule}",
             wanted="finite and at least 0",

@@ -11,7 +11,6 @@ worst-case bound (n / (n - 2f) becomes (n + f) / (n - 3f)); it buys accuracy aga
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +23,7 @@ from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
+from hqde_ref.core.rules.settings import is_size
 from hqde_ref.errors import ConfigurationError
 
 __all__ = [
@@ -128,11 +128,11 @@ def _check_settings(rejections_max: int, factor: float, floor: float, *, count: 
             got=rejections_max,
             do="reject at most faulty_max contributions (clause 4.4)",
         )
-    if not (math.isfinite(factor) and factor >= 1.0):
+    if not (is_size(factor) and factor >= 1.0):
         raise ConfigurationError(
             setting=f"factor of {_RULE}", wanted="finite and at least 1", got=factor, do="take 3 unless you know better"
         )
-    if not (math.isfinite(floor) and floor >= 0.0):
+    if not is_size(floor):
         raise ConfigurationError(
             setting=f"floor of {_RULE}",
             wanted="finite and at least 0",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import Updates, as_rows
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bucketing import average_buckets
 from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows
@@ -25,6 +25,7 @@ from hqde_ref.core.rules.nearest_neighbour_mixing import mix_nearest_neighbours
 from hqde_ref.core.rules.preaggregation import PreAggregation
 from hqde_ref.core.rules.rule import Rule
 from hqde_ref.core.rules.settings import check_settings
+from hqde_ref.errors import TooFewContributions
 
 __all__ = ["PREAGGREGATIONS", "compose_rule"]
 
@@ -127,11 +128,11 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
         enough, own = rule.least_contributions(f), first.least_contributions(f)
         return next(n for n in itertools.count(own) if first.left(n, **settings) >= enough)
 
-    kappa = None
+    name, kappa = f"{first.name} + {rule.name}", None
     if first.kappa is not None and rule.kappa is not None:
-        kappa = partial(_both, first.kappa, rule.kappa, settings)
+        kappa = partial(_both, first.kappa, rule.kappa, settings, least, name)
     return Rule(
-        name=f"{first.name} + {rule.name}",
+        name=name,
         aggregate=aggregate,
         least_contributions=least,
         kappa=kappa,
@@ -147,9 +148,14 @@ def _both(
     composed: Callable[..., float],
     kappa: Callable[[int, int], float],
     settings: Mapping[str, Any],
+    least: Callable[[int], int],
+    name: str,
     n: int,
     f: int,
 ) -> float:
+    check_count(name, count=n, faulty_max=f)
+    if n < least(f):
+        raise TooFewContributions(rule=name, faulty_max=f, needed=least(f), got=n)
     return composed(n, f, kappa, **settings)
 
 

@@ -7,11 +7,12 @@ Pure: no clock, no randomness, no input or output. Whether a value is in its ran
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["check_settings", "settings_of"]
+__all__ = ["check_settings", "is_size", "settings_of"]
 
 _NO_SETTINGS = frozenset({"updates", "output", "faulty_max", "backend"})  # a backend gives the same bits
 
@@ -45,3 +46,8 @@ def check_settings(name: str, function: Callable[..., object], given: Iterable[s
             got=", ".join(named) or "none",
             do="it cannot do without",
         )
+
+
+def is_size(value: object) -> bool:
+    """Ask whether a setting is a finite number of at least 0; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0.0
