@@ -134,7 +134,7 @@ class Striking:
                     if restart == "never":
                         self.down += self._hits[index]
                 case Remove(at=at, restart=restart) if (at.round, at.stage) == (number, stage):
-                    self._strike(index, number, self._world.remove)
+                    self._strike(index, number, self._remove)
                     if restart == "never":
                         self.down += self._scenario.hosts_on(*self._hits[index])
                 case Pause(during=during, stage=begins) if (during.rounds[0], begins) == (number, stage) and (
@@ -171,6 +171,10 @@ class Striking:
     def _crash(self, host: str) -> bool:
         self.stopped.discard(host)
         return self._world.crash(host)
+
+    def _remove(self, node: str) -> bool:
+        self.stopped -= set(self._scenario.hosts_on(node))
+        return self._world.remove(node)
 
     def _pause(self, host: str) -> bool:
         if paused := self._world.pause(host):

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from torch import Tensor
 
 from hqde_ref.messages import (
+    CRASHED,
+    LATE,
     UNKNOWN,
     Accepted,
     Adopt,
+    Adopted,
     Answer,
     Call,
+    Evidence,
+    Failed,
     Payload,
     Policy,
     Refused,
     payloads_of,
     replace_payloads,
 )
+from hqde_ref.rounds.publishing import publish
 from hqde_ref.rounds.training import training_round
 from simulator.ensembles import Ensemble, accounts, numbered
 from simulator.runtime import GONE, Simulated
@@ -222,3 +229,33 @@ def test_a_published_result_that_nobody_can_take_before_the_deadline_stands_if_i
     for host in ("h0", "h1", "h2"):
         world.resume(host)
     _check_whole(runtime, ALONE, TREE, second)
+
+
+class _Scripted:
+    """A runtime in which the first Adopt of "b" finds its payload lost, and the second one what is given."""
+
+    def __init__(self, second: Failed) -> None:
+        self._replies = {0: Failed(reason="payload lost", definite=True, lost=("k",)), 1: second}
+
+    def now(self) -> float:
+        return 0.0
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        taken = Adopted(worker="a", round=1, incarnation=0)
+        return tuple(
+            Answer(node=c.node, reply=taken if c.node == "a" else self._replies[min(c.attempt, 1)]) for c in calls
+        )
+
+
+@pytest.mark.parametrize("second", [CRASHED, LATE])
+def test_whoever_could_not_be_given_the_result_stays_named_however_the_next_attempt_ends(second: Failed) -> None:
+    plan = SimpleNamespace(crowds=(), members=("a", "b"), round=1, policy=Policy(rule="weighted_mean", topology="flat"))
+    result = Accepted(
+        round=1, payloads=(), digests=("x",), used=("a", "b"), rejected={}, missing={}, scores={}, limit=0.0,
+        evidence=Evidence(rule="weighted_mean", faulty_max=0, kappa=None),
+    )  # fmt: skip
+    given = publish(
+        _Scripted(second), plan, result, remake=lambda until: result, present=frozenset({"a", "b"}), until=9.0
+    )
+    assert isinstance(given, Accepted)
+    assert given.behind == {"b": "payload lost: k"}

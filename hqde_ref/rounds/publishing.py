@@ -24,12 +24,12 @@ class _Given:
     """What became of giving a result away.
 
     Attributes:
-        adopted: whether anybody has it.
+        adopted: nodes that have it.
         lost: payloads that could not be had, and why.
         behind: nodes that could not get it since its payload is lost, and why.
     """
 
-    adopted: bool
+    adopted: frozenset[str]
     lost: Mapping[str, str]
     behind: Mapping[str, str]
 
@@ -67,7 +67,7 @@ def publish(
             break  # another result must not stand beside the one that some have
         result = again
         given = _give(runtime, plan, result, nodes=behind, waited=list(behind), attempt=attempt, until=until)
-        behind = dict(given.behind)
+        behind = {n: given.behind.get(n, reason) for n, reason in behind.items() if n not in given.adopted}
     told = {member: reason for node, reason in behind.items() for member in groups[node]}
     return dataclasses.replace(result, behind=told)
 
@@ -92,11 +92,11 @@ def _give(
     calls = [Call(node=node, request=adopt, attempt=attempt, until=now + LOAD_SHARE * left) for node in nodes]
     lost: dict[str, str] = {}
     behind: dict[str, str] = {}
-    adopted = False
+    adopted: set[str] = set()
     waits = ((len(waited), min(until, now + plan.policy.hedge_after_s)), (1, until - PUBLISH_SHARE * left))
     for enough, wait in waits:
         answers = runtime.ask(calls, enough=enough, until=wait)
-        adopted = any(isinstance(answer.reply, Adopted) for answer in answers)
+        adopted |= {answer.node for answer in answers if isinstance(answer.reply, Adopted)}
         for answer in answers:
             if isinstance(answer.reply, Failed) and answer.reply.lost:
                 lost |= dict.fromkeys(answer.reply.lost, answer.reply.reason)
@@ -104,4 +104,4 @@ def _give(
         calls = [call for call, answer in zip(calls, answers, strict=True) if answer.reply == LATE]
         if adopted or not calls:
             break
-    return _Given(adopted=adopted, lost=lost, behind=behind)
+    return _Given(adopted=frozenset(adopted), lost=lost, behind=behind)
