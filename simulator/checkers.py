@@ -67,8 +67,16 @@ def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str 
 
 
 def _has_bound(scenario: Scenario, record: RoundRecord) -> bool:
-    """Clause 6.7: with more liars than were promised there is no bound."""
-    return record.bound is not None and len(_find_lying(record)) <= scenario.system.faulty_max
+    """Clause 6.7: with more liars than were promised there is no bound. A missing measurement wants a reason."""
+    is_judged = record.bound is not None or _is_unmeasured(scenario, record)
+    return is_judged and len(_find_lying(record)) <= scenario.system.faulty_max
+
+
+def _is_unmeasured(scenario: Scenario, record: RoundRecord) -> bool:
+    """A result was accepted and could not be measured, although no machine was lost with what that takes."""
+    wanted = isinstance(record.verdict, Accepted) and bool(record.honest)
+    removed = any(isinstance(fault, Remove) and fault.at.round == record.round for fault in scenario.faults)
+    return wanted and record.measured is None and not removed
 
 
 def _find_lying(record: RoundRecord) -> list[str]:
@@ -83,6 +91,8 @@ def _find_absent(record: RoundRecord) -> list[str]:
 
 
 def _find_beyond_bound(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+    if _is_unmeasured(scenario, record):
+        return "the result, or what it is measured against, is lost, although no machine was"
     if record.bound is None or record.measured is None:
         return None
     slack = 8 * _FLOAT32 * record.measured.result_norm

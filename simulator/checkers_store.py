@@ -1,7 +1,8 @@
 """The judge of the weight store: what is read is what was last acknowledged, and nobody claims more than there is.
 
 Source: HQDE clauses 2.6 and 2.7. It looks at the digests of bytes as the harness saw them, at who confirmed, and at
-what the scenario's faults did to whom. Of placement and quorums it knows the numbers in the scenario alone.
+what the scenario's faults did to whom. Of placement and
+quorums it knows the numbers in the scenario alone. Where messages get lost, nobody is blamed for silence.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> str | No
         silent = _silenced(scenario, record.round, ledger.whole)
         problems += [_find_boast(scenario, kept.written, silent), ledger.find_needless(kept.written, weak)]
         ledger.enter_write(record.round, kept.written)
-    problems.append(_find_outcast(scenario, record.round, kept))
+    problems.append(_find_outcast(scenario, record.round, kept, before=ledger.out))
     mended = kept.written is not None and kept.written.acknowledged  # a newer version goes over what was damaged
     ledger.damaged = frozenset() if mended else ledger.damaged | _damaged(scenario, record.round)
     ledger.out = frozenset(kept.out)
@@ -136,30 +137,42 @@ def _find_boast(scenario: Scenario, written: Written, silent: frozenset[str]) ->
     )
 
 
-def _find_outcast(scenario: Scenario, number: int, kept: Kept) -> str | None:
-    """A store that does not serve again, although all others do."""
+def _find_outcast(scenario: Scenario, number: int, kept: Kept, *, before: frozenset[str]) -> str | None:
+    """A store that does not serve again, although all others do; or one that nothing has struck.
+
+    Args:
+        before: stores that did not serve after the round before.
+    """
     settings = scenario.system.store
     assert settings is not None
-    busy = _struck(scenario, number + 1)  # hosts that stay down or stopped beyond this round
-    if len(kept.out) != 1 or busy or settings.writes < 2:  # with W = 1 nobody can know what only it had
+    busy = _struck(scenario, number + 1, since=number)
+    if not kept.out or busy or settings.writes < 2:  # with W = 1 nobody can know what only it had
         return None
-    return f"{kept.out[0]} does not serve again, although every other store does"
+    if len(kept.out) == 1:
+        return f"{kept.out[0]} does not serve again, although every other store does"
+    unprovoked = sorted(set(kept.out) - _struck(scenario, number) - before)
+    return f"{unprovoked[0]} does not serve, although no fault has struck it" if unprovoked else None
 
 
 # ------------------------------------------------------------------------------------------------ what faults did
 
 
-def _struck(scenario: Scenario, number: int) -> frozenset[str]:
-    """Stores that a fault may keep silent in a round; where messages get lost, any of them."""
+def _struck(scenario: Scenario, number: int, *, since: int | None = None) -> frozenset[str]:
+    """Stores that a fault may keep silent in a round; where messages get lost, any of them.
+
+    Args:
+        since: leave out faults that begin after this round.
+    """
     hosts: set[str] = set()
     for index, fault in enumerate(scenario.faults):
         match fault:
             case Crash(at=at, restart=restart) | Remove(at=at, restart=restart):
-                on = at.round == number or (restart == "never" and at.round < number)
+                first, on = at.round, at.round == number or (restart == "never" and at.round < number)
             case Pause(during=during) | Slow(during=during):
-                on = during.rounds[0] <= number <= during.rounds[1]
+                first, on = during.rounds[0], during.rounds[0] <= number <= during.rounds[1]
             case _:
-                on = False
+                continue
+        on = on and (since is None or first <= since)
         hosts |= set(scenario.struck_hosts(index)) if on else set()
     stores = frozenset(scenario.store_hosts)
     return stores if scenario.network.loses or scenario.network.loss > 0.0 else frozenset(hosts) & stores

@@ -95,7 +95,7 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Scenario files.",
         told = [count_of(system.workers, "worker"), *([f"{system.nodes} nodes"] if system.nodes > 1 else [])]
         told.append(count_of(scenario.workload.rounds, "round"))
         if system.store is not None:
-            told.append(f"state kept by {', '.join(system.store.plan().stores_of(STATE_KEY))}")
+            told.append(f"state kept by {', '.join(system.store.plan(nodes=system.nodes).stores_of(STATE_KEY))}")
         out.print(f"{path}: fine ({', '.join(told)})", highlight=False)
 
 

@@ -111,18 +111,12 @@ class Duplicate(_OfMembers):
     """Every request to train reaches members twice, and they answer twice."""
 
     action: Literal["duplicate"]
-    target: Target = "one"
-    placement: Placement = "random"
-    during: During
 
 
 class Lose(_OfMembers):
     """What members sent is gone before anybody looked at it."""
 
     action: Literal["lose"]
-    target: Target = "one"
-    placement: Placement = "random"
-    during: During
 
 
 class Crash(Strict):

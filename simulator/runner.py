@@ -89,7 +89,9 @@ class _Running:
             scenario=scenario.metadata.name, seed=scenario.seed, world=world.name, variant=variant, version=__version__
         )
         store = scenario.system.store
-        self._storage = None if store is None else Storage(store, world, note=self._note_store)
+        self._storage = (
+            None if store is None else Storage(store, world, nodes=scenario.system.nodes, note=self._note_store)
+        )
         self._struck = Striking(
             scenario, world, quiet=variant == "no faults", note=self._note_fault, damage=self._damage
         )

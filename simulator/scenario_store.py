@@ -36,9 +36,16 @@ class WeightStore(Strict):
         check_store_plan(self.plan())
         return self
 
-    def plan(self) -> StorePlan:
-        names = tuple(f"s{index}" for index in range(self.stores))
-        return StorePlan(stores=names, copies=self.copies, writes=self.writes, reads=self.reads)
+    def plan(self, *, nodes: int = 1) -> StorePlan:
+        """Stores are dealt to machines in turn, as hosts are; copies of a key lie on distinct ones where there are."""
+        places = range(self.stores)
+        return StorePlan(
+            stores=tuple(f"s{index}" for index in places),
+            copies=self.copies,
+            writes=self.writes,
+            reads=self.reads,
+            domains=tuple(f"n{index % nodes}" for index in places) if nodes > 1 else None,
+        )
 
 
 def needs_store(fault: Fault) -> str | None:

@@ -28,11 +28,12 @@ class Storage:
     """Stores that begin empty, whatever they held in an earlier run in the same world.
 
     Args:
+        nodes: over how many machines the stores are dealt.
         note: told (event, fields) of every write, read and rejoin.
     """
 
-    def __init__(self, settings: WeightStore, world: World, *, note: Callable[..., None]) -> None:
-        self._plan = settings.plan()
+    def __init__(self, settings: WeightStore, world: World, *, nodes: int, note: Callable[..., None]) -> None:
+        self._plan = settings.plan(nodes=nodes)
         self._within = settings.within
         self._runtime = world.runtime
         self._writer = Writer("harness")

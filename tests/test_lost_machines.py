@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from hqde_ref.errors import ConfigurationError, ScenarioError
+from hqde_ref.errors import ConfigurationError, RuntimeFault, ScenarioError
 from hqde_ref.messages import Payload
+from hqde_ref.runtimes.on_ray import OnRay
 from simulator.checkers import check_fired, check_run
 from simulator.copies import Copies
 from simulator.execution import run_all
@@ -140,3 +143,11 @@ def test_a_given_cluster_is_never_touched() -> None:
         "--address must be absent with the fault remove, which needs a Ray that was started here, got '10.0.0.1:6379'; "
         "leave it out, and a private Ray is started."
     )
+
+
+def test_a_host_of_a_removed_machine_is_started_nowhere_else() -> None:
+    runtime = object.__new__(OnRay)
+    runtime._hosts = {"h1": SimpleNamespace()}  # type: ignore[dict-item]
+    runtime._machines = SimpleNamespace(node_of=lambda host: None)  # type: ignore[assignment]
+    with pytest.raises(RuntimeFault, match=r"host h1: cannot be started: its node was removed; put another node in"):
+        runtime.restart("h1")

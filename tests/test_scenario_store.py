@@ -327,6 +327,37 @@ def test_a_store_that_stays_out_without_need_is_caught(monkeypatch: pytest.Monke
     assert _broken(scenario, _run(scenario)[0]) == "round 1: s2 does not serve again, although every other store does"
 
 
+def test_two_stores_that_stay_out_although_nothing_struck_them_are_caught() -> None:
+    scenario = _scenario()
+    assert _broken(scenario, _with_kept(_run(scenario)[0], 1, out=("s0", "s1"))) == (
+        "round 1: s0 does not serve, although no fault has struck it"
+    )
+
+
+def test_two_stores_that_were_struck_together_may_stay_out() -> None:
+    scenario = _scenario("{action: crash, target: [s0, s1], at: {round: 1, stage: combine}}")
+    assert _stored(scenario, _with_kept(_run(scenario)[0], 1, out=("s0", "s1")))[0] == "HOLDS"
+
+
+def test_a_fault_of_the_next_round_excuses_no_store_that_stays_out() -> None:
+    scenario = _scenario("{action: crash, target: s1, at: {round: 3, stage: train}}")
+    assert _broken(scenario, _with_kept(_run(scenario)[0], 2, out=("s0",))) == (
+        "round 2: s0 does not serve again, although every other store does"
+    )
+
+
+def test_stores_lost_with_their_machine_rejoin_even_one_that_was_stopped_for_copies_lie_on_distinct_ones() -> None:
+    pause = "{action: pause, target: s1, during: {rounds: [1, 2]}}"
+    remove = "{action: remove, target: n1, at: {round: 1, stage: train}}"
+    text = BASE.replace("hosts: 2", "hosts: 3").format(faults=f"{pause}, {remove}", rounds=3, store=FIVE + ", nodes: 3")
+    scenario = parse_scenario(text, file="small.yaml")
+    run, trace = _run(scenario)
+    rejoined = [(event["round"], event["store"]) for event in trace.events if event["event"] == "store rejoined"]
+    assert rejoined == [(1, "s1"), (1, "s4")]
+    assert _column(run, "stores out") == [[], [], []]
+    assert _stored(scenario, run)[0] == "HOLDS"
+
+
 def test_what_a_read_after_the_last_round_shows_counts() -> None:
     scenario = _scenario()
     run, _ = _run(scenario)

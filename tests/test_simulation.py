@@ -199,6 +199,15 @@ def test_the_bound_checker_sees_an_error_beyond_the_bound() -> None:
     assert "is beyond the proven bound" in _broken(scenario, worse)["within_bound"]
 
 
+def test_a_result_that_nobody_could_measure_is_no_result_within_the_bound() -> None:
+    scenario = _scenario()
+    run, _ = _run(scenario)
+    gone = dataclasses.replace(run, rounds=(dataclasses.replace(run.rounds[0], measured=None), *run.rounds[1:]))
+    assert _broken(scenario, gone)["within_bound"] == (
+        "the result, or what it is measured against, is lost, although no machine was"
+    )
+
+
 def test_the_bound_is_not_what_the_judged_system_says_of_itself() -> None:
     scenario = _scenario()
     run, _ = _run(scenario)

@@ -241,6 +241,9 @@ class OnRay:
     def restart(self, host: str) -> None:
         """Start a fresh actor for a host whose process is gone; ``settle`` waits for it."""
         seat = self._hosts[host]
+        if self._machines is not None and self._machines.node_of(host) is None:
+            do = "put another node in its place, or name the host among those that stay down"
+            raise RuntimeFault(what=f"host {host}", problem="cannot be started: its node was removed", do=do)
         with suppress(faults.RayError):
             ray.kill(seat.actor)  # it may only have been out of reach
         seat.dead = True
