@@ -27,6 +27,7 @@ CASES = {
     "fewer coordinates than rows": _normal(9, 3),
     "equal rows": _equal_pairs(_normal(4, 40)),
     "equal rows, fewer coordinates": _equal_pairs(_normal(5, 3)),
+    "equal rows apart": _normal(3, 40)[[0, 1, 0, 2, 1]],
     "on a line": _normal(1, 40) * torch.arange(6, dtype=torch.float64)[:, None],
     "of sizes 1e-30 to 1e30": _normal(5, 40) * torch.tensor([1e-30, 1e-10, 1.0, 1e10, 1e30])[:, None],
     "a rounding apart": 1.0 + 1e-9 * _normal(6, 40),

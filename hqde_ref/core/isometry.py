@@ -73,18 +73,18 @@ class Embedding:
     """n points that lie to each other as the rows do.
 
     Attributes:
-        points: (n, m) float64, m different contents; row i is ``lengths[i]`` times ``units[owners[i]]``.
+        points: (n, m) float64, m different contents; row i is ``lengths[i]`` times its content's unit.
         units: (m, m), one of length 1 for each content (of no account for one that is the centre).
         lengths: (n,), distance of each row from the centre.
         inverse: (m, m), which takes a point to the multiples of the units that add up to it.
-        owners: for each row the place of its content's unit.
+        firsts: for each unit the first row of its content.
     """
 
     points: Tensor
     units: Tensor
     lengths: Tensor
     inverse: Tensor
-    owners: tuple[int, ...]
+    firsts: tuple[int, ...]
 
 
 def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
@@ -92,9 +92,11 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
 
     Directions and lengths are kept apart, so that rows of any size keep their digits.
     """
-    places = {content: place for place, content in enumerate(dict.fromkeys(contents))}
+    found: dict[str, int] = {}
+    for row, content in enumerate(contents):
+        found.setdefault(content, row)
+    firsts, places = list(found.values()), {content: place for place, content in enumerate(found)}
     owners = [places[content] for content in contents]
-    firsts = [owners.index(place) for place in range(len(places))]
     lengths = gram.diagonal().clamp_min(0.0).sqrt()[firsts]
     inverse = torch.where(lengths > 0, 1.0 / lengths.clamp_min(1e-300), 0.0)
     cosines = (gram[firsts][:, firsts] * inverse[:, None] * inverse[None, :]).clamp(-1.0, 1.0)
@@ -104,7 +106,7 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
         units=units,
         lengths=lengths[owners],
         inverse=backwards,
-        owners=tuple(owners),
+        firsts=tuple(firsts),
     )
 
 
@@ -133,12 +135,10 @@ def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
     found = embedding.inverse @ point
     # Once more on what is left: units of no full rank were brought to length 1 after they had been inverted.
     found = found + embedding.inverse @ (point - embedding.units.T @ found)
-    multipliers = [0.0] * n
-    for place, multiple in enumerate(found.tolist()):
-        first = embedding.owners.index(place)
-        length = float(embedding.lengths[first])
-        multipliers[first] = multiple / length if length > 0 else 0.0
-    return tuple(multipliers)
+    lengths = embedding.lengths[list(embedding.firsts)]
+    multipliers = torch.zeros_like(embedding.lengths)
+    multipliers[list(embedding.firsts)] = torch.where(lengths > 0, found / lengths.clamp_min(1e-300), 0.0)
+    return tuple(multipliers.tolist())
 
 
 def blend(rows: Sequence[Tensor], multipliers: Sequence[float], *, centre: int) -> Tensor:
