@@ -58,6 +58,8 @@ ROBUST: Final[Mapping[str, RobustRule]] = {
     "mean_around_median": RobustRule(rotates=False, stretches=True),
     "krum": RobustRule(picks=True),
     "multi_krum": RobustRule(),
+    # Krum on the last few rows counts one neighbour, and two rows are each other's nearest, unless f is 3 or more.
+    "bulyan": RobustRule(rotates=False, faulty_untied=3),
     "minimum_diameter_mean": RobustRule(ties=True, faulty_most=3),
     "smallest_spread_mean": RobustRule(faulty_most=3),
     "mixed_trimmed_mean": RobustRule(rotates=False),
@@ -66,11 +68,9 @@ ROBUST: Final[Mapping[str, RobustRule]] = {
     "clipped_trimmed_mean": RobustRule(translates=False, rotates=False, inside=None),
 }
 
-# Rules that are offered, but not as robust for f < n/3: section 0 binds them, the bounds do not.
+# Rules that are offered, but not as robust: section 0 binds them, the bounds do not.
 UNPROVEN: Final[Mapping[str, RobustRule]] = {
     "covariance_filter": RobustRule(fits=False),
-    # Krum on the last few rows counts one neighbour, and two rows are each other's nearest, unless f is 3 or more.
-    "bulyan": RobustRule(rotates=False, faulty_untied=3),
     # Only what holds from any centre with any radius: zero and a constant, say, as well as a median and a distance.
     "centred_clipping": RobustRule(translates=False, scales=False, rotates=False, inside=None, fits=False),
 }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis import target
 
 from hqde_ref.messages import Aggregate, Update
-from properties.bounds import require_within_bound
+from properties.bounds import BESIDE_KAPPA, require_within_bound, require_within_the_bound_beside
 from properties.declaring import Way, law
 from properties.laws import aggregate, coarsest, flat_row, require_bits, result_in, result_of
 from properties.liars import ATTACKS, Lied, as_updates, flat_layout, lied_rounds
@@ -35,6 +35,18 @@ def test_error_stays_within_the_proven_bound(implementation: Subject, way: Way, 
     Clause: 4.5. Catches: planted.MeanCalledMedian, planted.FarthestWins.
     """
     require_within_bound(implementation, way, case)
+
+
+@pytest.mark.parametrize("way", [Way(rule, "flat") for rule in BESIDE_KAPPA], ids=str)
+@law(needs=(Aggregate,), thrift=4, case=lambda way: lied_for(way, lying=True))
+def test_error_stays_within_what_else_is_proven(implementation: Subject, way: Way, case: Lied) -> None:
+    """Each coordinate errs by a share of the honest range, or the whole by one of their diameter, distances or width.
+
+    By coordinates: both medians, trimmed mean, MeaMed. As a whole: minimum diameter, geometric median, SMEA.
+
+    Clause: 4.5. Catches: planted.StraysInOneCoordinate, planted.MeanCalledMedian.
+    """
+    require_within_the_bound_beside(implementation, way, case)
 
 
 @law(needs=(Aggregate,), ways=(MEDIAN,), case=lied_rounds(lying=True), weight=st.floats(0, 1))

@@ -191,6 +191,19 @@ class MeanCalledMedian(InRows):
         return table(request.updates).mean(dim=0)
 
 
+class StraysInOneCoordinate(InRows):
+    """Too little for a bound of all coordinates together: by the middle rows' range, in one of them."""
+
+    ways = frozenset((rule, "flat") for rule in ("coordinate_median", "trimmed_mean", "mean_around_median"))
+
+    def row(self, rows: Tensor, right: Tensor, request: Aggregate) -> Tensor:
+        ordered, cut = rows.sort(dim=0).values, request.faulty_max
+        stray = right.clone()
+        if len(rows) > 2 * cut:
+            stray[-1] += ordered[len(rows) - 1 - cut, -1] - ordered[cut, -1]
+        return stray
+
+
 class FarthestWins(InRows):
     def row(self, rows: Tensor, right: Tensor, request: Aggregate) -> Tensor:
         everyone = table(request.updates)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hqde_ref.core.rules import PREAGGREGATIONS, RULES, PreAggregation, Rule
+from hqde_ref.core.rules import MEASURES, PREAGGREGATIONS, RULES, Bound, PreAggregation, Rule
 from tests.worst_inputs import kept_inputs
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "rules.md"
@@ -37,6 +37,16 @@ bound is offered for comparison and never as robust.
 | rule | what it is | least n | kappa, f = 1, 2, 3 | nearest | settings | certificate | topologies | source |
 |---|---|---|---|---|---|---|---|---|
 """
+_BOUNDS = f"""
+## Bounds beside kappa
+
+`Rule.bounds` has them all as data, kappa first, and `ratio_to_bound(bound, result, honest, faulty=f)` says how much of
+one a result uses up. F is the result, mu the mean of the honest; c is again for n = {_COUNT}, f = 1, 2, 3,
+and *nearest* as above. Rules that keep to the honest range in every coordinate have the symmetry `honest_box`.
+
+| rule | what holds | c, f = 1, 2, 3 | nearest | source |
+|---|---|---|---|---|
+"""
 _PREAGGREGATIONS = """
 ## Pre-aggregations
 
@@ -49,21 +59,45 @@ kappa of the rule after it. Rounds run those compositions that are rules by them
 """
 
 
-def _line(rule: Rule, nearest: float | None) -> str:
-    fits = [f for f in (1, 2, 3) if rule.least_contributions(f) <= _COUNT]
-    kappa = "none" if rule.kappa is None else ", ".join(f"{rule.kappa(_COUNT, f):.3g}" for f in fits)
+def _line(rule: Rule) -> str:
+    variance = next((bound for bound in rule.bounds if bound.measure == "variance"), None)
     cells = (
         f"`{rule.name}`",
         rule.description.rstrip("."),
         _least(rule),
-        kappa,
-        "" if nearest is None else f"{nearest:.3f}",
+        "none" if variance is None else _constants(rule, variance),
+        "" if variance is None else _nearest(rule, variance),
         _listed(rule.settings),
         "yes" if rule.certify else "",
         ", ".join(rule.topologies),
         rule.source,
     )
     return f"| {' | '.join(cells)} |\n"
+
+
+def _bound_lines() -> str:
+    lines = [
+        (
+            f"`{name}`",
+            MEASURES[bound.measure].replace("|", r"\|"),
+            _constants(rule, bound),
+            _nearest(rule, bound),
+            bound.source,
+        )
+        for name, rule in RULES.items()
+        for bound in rule.bounds
+        if bound.measure != "variance"
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _constants(rule: Rule, bound: Bound) -> str:
+    return ", ".join(f"{bound.constant(_COUNT, f):.3g}" for f in (1, 2, 3) if rule.least_contributions(f) <= _COUNT)
+
+
+def _nearest(rule: Rule, bound: Bound) -> str:
+    found = (kept.ratio for kept in kept_inputs() if (kept.rule, kept.measure) == (rule.name, bound.measure))
+    return f"{max(found):.3f}"
 
 
 def _preaggregation_line(first: PreAggregation) -> str:
@@ -91,11 +125,12 @@ def _least(rule: Rule | PreAggregation) -> str:
 
 def page() -> str:
     """The whole page."""
-    nearest: dict[str, float] = {}
-    for name, _, _, ratio in kept_inputs():
-        nearest[name] = max(ratio, nearest.get(name, 0.0))
-    rules = "".join(_line(rule, nearest.get(name)) for name, rule in RULES.items())
-    return _HEAD + rules + _PREAGGREGATIONS + "".join(map(_preaggregation_line, PREAGGREGATIONS.values()))
+    rules = "".join(map(_line, RULES.values()))
+    return _HEAD + rules + _BOUNDS + _bound_lines() + _PREAGGREGATIONS + _preaggregations()
+
+
+def _preaggregations() -> str:
+    return "".join(map(_preaggregation_line, PREAGGREGATIONS.values()))
 
 
 if __name__ == "__main__":

@@ -96,8 +96,8 @@ def test_no_attack_tried_breaks_the_constant_that_follows(rule: Rule) -> None:
                 if seed % 2:
                     honest[: faulty + 1] += 4.0
                 for bad in attacks(honest, faulty):
-                    worst = max(worst, ratio_of(rule, torch.cat([honest, bad]), faulty))
-            worst = max(worst, climb(rule, count, faulty, steps=30)[1])
+                    worst = max(worst, ratio_of(rule, rule.bounds[0], torch.cat([honest, bad]), faulty))
+            worst = max(worst, climb(rule, rule.bounds[0], count, faulty, steps=30)[1])
     assert 0.0 < worst <= 1.0 + 1e-9
 
 
@@ -125,7 +125,7 @@ def test_bucketing_attains_its_constant(buckets: int, faulty: int, size: int) ->
     for place in range(faulty):  # each liar with its share of the rows that stand opposite
         order += [honest + place, *range(clean + place * (size - 1), clean + (place + 1) * (size - 1))]
     rule = compose("bucketing", "trimmed_mean", size=size, order=order)
-    assert ratio_of(rule, rows, faulty) == pytest.approx(1.0, abs=1e-9)
+    assert ratio_of(rule, rule.bounds[0], rows, faulty) == pytest.approx(1.0, abs=1e-9)
 
 
 @pytest.mark.parametrize(("count", "faulty"), SIZES)

@@ -1,7 +1,7 @@
 """The registry of aggregation rules and pre-aggregations: each with its condition, bound, symmetries and source.
 
 Source: HQDE clauses 0.7, 4.5, 4.7, 4.8 and 4.9.
-Pure: no clock, no randomness, no input or output. A rule without a proven bound says so (``kappa`` is None) and is
+Pure: no clock, no randomness, no input or output. A rule without a proven bound says so (``bounds`` is empty) and is
 never offered as robust for f < n / 3.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate
 from hqde_ref.core.kernels.rows import Updates
+from hqde_ref.core.rules.bound import MEASURES, Bound, ratio_to_bound
 from hqde_ref.core.rules.catalogue import ENTRIES
 from hqde_ref.core.rules.preaggregation import PreAggregation
 from hqde_ref.core.rules.preparing import PREAGGREGATIONS, compose_rule
@@ -24,15 +25,18 @@ from hqde_ref.core.rules.settings import check_settings
 from hqde_ref.errors import ConfigurationError
 
 __all__ = [
+    "MEASURES",
     "PREAGGREGATIONS",
     "RULES",
     "SYMMETRIES",
+    "Bound",
     "PreAggregation",
     "Rule",
     "certify",
     "compose",
     "get_preaggregation",
     "get_rule",
+    "ratio_to_bound",
 ]
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in ENTRIES})

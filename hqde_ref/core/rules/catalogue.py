@@ -9,6 +9,7 @@ from __future__ import annotations
 from hqde_ref.core.certificates import certify_geometric_median, certify_krum
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.blockwise_geometric_median import blockwise_geometric_median
+from hqde_ref.core.rules.bound import Bound
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
 from hqde_ref.core.rules.certifying import (
@@ -53,7 +54,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=weighted_mean,
         family="mean",
         least_contributions=lambda f: 1,
-        kappa=None,
+        bounds=(),
         symmetries=_EUCLIDEAN | {"diagonal_scale", "monotone", "lipschitz"},
         certify=None,
         source="clause 3.3; Blanchard et al. 2017, Lemma 1",
@@ -65,7 +66,10 @@ ENTRIES: tuple[Rule, ...] = (
         family="coordinatewise",
         in_tree="half",
         least_contributions=_majority,
-        kappa=bounds.median_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.median_kappa, tight=True),
+            Bound(measure="range", constant=bounds.median_range, tight=True),
+        ),
         symmetries=_COORDINATEWISE | _ORDERLY | {"exact_fit", "majority_fit"},
         certify=certify_median,
         source="Yin et al. 2018 (arXiv:1803.01498)",
@@ -77,7 +81,10 @@ ENTRIES: tuple[Rule, ...] = (
         family="coordinatewise",
         in_tree="half",
         least_contributions=_majority,
-        kappa=bounds.lower_median_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.lower_median_kappa, tight=True),
+            Bound(measure="range", constant=bounds.lower_median_range, tight=True),
+        ),
         symmetries=(_COORDINATEWISE | _ORDERLY | {"exact_fit", "majority_fit", "monotone_map"}) - {"negation"},
         certify=certify_lower_median,
         source="Yin et al. 2018 (arXiv:1803.01498); torch.median",
@@ -89,7 +96,10 @@ ENTRIES: tuple[Rule, ...] = (
         family="coordinatewise",
         in_tree="half",
         least_contributions=_majority,
-        kappa=bounds.trimmed_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.trimmed_kappa, tight=True),
+            Bound(measure="range", constant=bounds.trimmed_range, tight=True),
+        ),
         symmetries=_COORDINATEWISE | _ORDERLY | {"exact_fit"},
         certify=certify_trimmed,
         source="Yin et al. 2018 (arXiv:1803.01498); optimal by Allouah et al. 2023 (arXiv:2302.01772)",
@@ -100,7 +110,15 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=mean_around_median,
         family="coordinatewise",
         least_contributions=_majority,
-        kappa=bounds.mean_around_median_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.mean_around_median_kappa),
+            Bound(
+                measure="range",
+                constant=bounds.mean_around_median_range,
+                tight=True,
+                source="Farhadkhani et al. 2022 (arXiv:2205.12173)",
+            ),
+        ),
         symmetries=_COORDINATEWISE | {"exact_fit"},
         certify=None,
         source="Xie et al. 2018 (arXiv:1802.10116)",
@@ -112,7 +130,16 @@ ENTRIES: tuple[Rule, ...] = (
         family="gram",
         in_tree="half",
         least_contributions=_majority,
-        kappa=bounds.lower_median_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.lower_median_kappa, tight=True),
+            Bound(
+                measure="radius",
+                constant=bounds.geometric_median_radius,
+                tight=True,
+                source="Minsker 2015 (arXiv:1308.1334), Lemma 2.1",
+            ),
+            Bound(measure="distances", constant=bounds.geometric_median_distances, tight=True),
+        ),
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
         certify=certify_geometric_median,
         source="Minsker 2015 (arXiv:1308.1334); clause 4.7",
@@ -123,7 +150,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=blockwise_geometric_median,
         family="gram",
         least_contributions=_majority,
-        kappa=bounds.lower_median_kappa,
+        bounds=(Bound(measure="variance", constant=bounds.lower_median_kappa, tight=True),),
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},  # block by block; without blocks the row is one
         certify=certify_blockwise,
         source="Minsker 2015 (arXiv:1308.1334), block by block; clause 4.7",
@@ -134,7 +161,11 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=filtered_geometric_median,
         family="gram",
         least_contributions=lambda f: 3 * f + 1,
-        kappa=bounds.filtered_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.filtered_kappa),
+            Bound(measure="radius", constant=bounds.filtered_radius),
+            Bound(measure="distances", constant=bounds.filtered_distances),
+        ),
         symmetries=_EUCLIDEAN | {"exact_fit", "majority_fit"},
         certify=certify_filtered,
         source="HQDE section 4 as clauses 4.3 and 4.4 read it",
@@ -145,7 +176,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=krum,
         family="gram",
         least_contributions=_krum_least,
-        kappa=bounds.krum_kappa,
+        bounds=(Bound(measure="variance", constant=bounds.krum_kappa),),
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=certify_krum,
         source="Blanchard et al. 2017 (arXiv:1703.02757)",
@@ -156,7 +187,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=multi_krum,
         family="gram",
         least_contributions=_krum_least,
-        kappa=bounds.multi_krum_kappa,
+        bounds=(Bound(measure="variance", constant=bounds.multi_krum_kappa),),
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Blanchard et al. 2017 (arXiv:1703.02757); Bareilles et al. 2026 (arXiv:2602.03899)",
@@ -167,7 +198,15 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=minimum_diameter_mean,
         family="gram",
         least_contributions=_majority,
-        kappa=bounds.minimum_diameter_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.minimum_diameter_kappa),
+            Bound(
+                measure="diameter",
+                constant=bounds.minimum_diameter,
+                tight=True,
+                source="Farhadkhani et al. 2022 (arXiv:2205.12173)",
+            ),
+        ),
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="El Mhamdi et al. 2018 (arXiv:1802.07927); Farhadkhani et al. 2022 (arXiv:2205.12173)",
@@ -178,7 +217,10 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=smallest_spread_mean,
         family="gram",
         least_contributions=_majority,
-        kappa=bounds.smallest_spread_kappa,
+        bounds=(
+            Bound(measure="variance", constant=bounds.smallest_spread_kappa, source="Allouah et al. 2023 (SMEA)"),
+            Bound(measure="covariance", constant=bounds.smallest_spread_kappa, source="Allouah et al. 2023 (SMEA)"),
+        ),
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (SMEA)",
@@ -189,7 +231,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=covariance_filter,
         family="gram",
         least_contributions=_majority,
-        kappa=None,
+        bounds=(),
         symmetries=_EUCLIDEAN,
         certify=None,
         source="Allouah et al. 2025 (CAF); no constant proven here",
@@ -200,7 +242,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=bulyan,
         family="staged",
         least_contributions=lambda f: 4 * f + 3,
-        kappa=None,
+        bounds=(Bound(measure="variance", constant=bounds.bulyan_kappa),),
         symmetries=(_COMMON | {"translation", "exact_fit"}),
         certify=None,
         source="El Mhamdi et al. 2018 (arXiv:1802.07927)",
@@ -211,7 +253,7 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=centred_clipping,
         family="staged",
         least_contributions=_majority,
-        kappa=None,
+        bounds=(Bound(measure="variance", constant=bounds.centred_clipping_kappa),),
         symmetries=_COMMON | {"translation", "exact_fit", "majority_fit"},
         certify=None,
         source="Karimireddy et al. 2021 (arXiv:2012.10333)",
@@ -222,7 +264,13 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=mixed_trimmed_mean,
         family="staged",
         least_contributions=_majority,
-        kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.trimmed_kappa(n, f)),
+        bounds=(
+            Bound(
+                measure="variance",
+                constant=lambda n, f: bounds.mixed_kappa(n, f, bounds.trimmed_kappa(n, f)),
+                source="Allouah et al. 2023 (arXiv:2302.01772), Lemma 1",
+            ),
+        ),
         symmetries=_COMMON | {"translation", "exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (arXiv:2302.01772)",
@@ -233,7 +281,13 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=mixed_geometric_median,
         family="gram",
         least_contributions=_majority,
-        kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.lower_median_kappa(n, f)),
+        bounds=(
+            Bound(
+                measure="variance",
+                constant=lambda n, f: bounds.mixed_kappa(n, f, bounds.lower_median_kappa(n, f)),
+                source="Allouah et al. 2023 (arXiv:2302.01772), Lemma 1",
+            ),
+        ),
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (arXiv:2302.01772)",
@@ -244,7 +298,13 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=mixed_krum,
         family="gram",
         least_contributions=_krum_least,
-        kappa=lambda n, f: bounds.mixed_kappa(n, f, bounds.krum_kappa(n, f)),
+        bounds=(
+            Bound(
+                measure="variance",
+                constant=lambda n, f: bounds.mixed_kappa(n, f, bounds.krum_kappa(n, f)),
+                source="Allouah et al. 2023 (arXiv:2302.01772), Lemma 1",
+            ),
+        ),
         symmetries=_EUCLIDEAN | {"exact_fit"},
         certify=None,
         source="Allouah et al. 2023 (arXiv:2302.01772)",
@@ -255,7 +315,13 @@ ENTRIES: tuple[Rule, ...] = (
         aggregate=clipped_trimmed_mean,
         family="staged",
         least_contributions=_majority,
-        kappa=lambda n, f: bounds.clipped_kappa(n, f, bounds.trimmed_kappa(n, f)),
+        bounds=(
+            Bound(
+                measure="variance",
+                constant=lambda n, f: bounds.clipped_kappa(n, f, bounds.trimmed_kappa(n, f)),
+                source="Allouah et al. 2024 (arXiv:2405.14432)",
+            ),
+        ),
         symmetries=(_COMMON - {"box"}) | {"exact_fit"},  # more than f rows may be shortened, towards the origin
         certify=None,
         source="Allouah et al. 2024 (arXiv:2405.14432)",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.rules import bounds
+from hqde_ref.core.rules.bound import Bound
 from hqde_ref.core.rules.bucketing import average_buckets
 from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows
 from hqde_ref.core.rules.nearest_neighbour_mixing import mix_nearest_neighbours
@@ -128,14 +129,15 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
         enough, own = rule.least_contributions(f), first.least_contributions(f)
         return next(n for n in itertools.count(own) if first.left(n, **settings) >= enough)
 
-    name, kappa = f"{first.name} + {rule.name}", None
+    name, proven = f"{first.name} + {rule.name}", tuple[Bound, ...]()
     if first.kappa is not None and rule.kappa is not None:
-        kappa = partial(_both, first.kappa, rule.kappa, settings, least, name)
+        constant = partial(_both, first.kappa, rule.kappa, settings, least, name)
+        proven = (Bound(measure="variance", constant=constant, source=f"{first.source}; {rule.source}"),)
     return Rule(
         name=name,
         aggregate=aggregate,
         least_contributions=least,
-        kappa=kappa,
+        bounds=proven,
         symmetries=first.symmetries & rule.symmetries,
         family=_family(first, rule),
         source=f"{first.source}; {rule.source}",

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate
+from hqde_ref.core.rules.bound import Bound
 from hqde_ref.core.rules.settings import settings_of
 
 __all__ = ["SYMMETRIES", "Rule"]
@@ -46,7 +47,8 @@ class Rule:
     name: its only name here and in scenarios.
     aggregate: (updates, *, faulty_max, and settings) -> row.
     least_contributions: f -> the least number of rows it takes.
-    kappa: (n, f) -> constant of |F - mean of the honest|^2 <= kappa * V, or None where nothing is proven.
+    bounds: what is proven of how far it can be led astray; that by the variance first. None of them for a rule that
+        a single faulty row leads anywhere, and for one of which nothing is proven.
     symmetries: a subset of ``SYMMETRIES``.
     family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them, and commute
         with translations and rotations; "staged" rules need distances first and then go by coordinates; "mean"
@@ -61,13 +63,18 @@ class Rule:
     name: str
     aggregate: Callable[..., Tensor]
     least_contributions: Callable[[int], int]
-    kappa: Callable[[int, int], float] | None
+    bounds: tuple[Bound, ...]
     symmetries: frozenset[str]
     family: Literal["mean", "coordinatewise", "gram", "staged"]
     source: str
     certify: Callable[..., Certificate] | None
     description: str
     in_tree: Literal["half"] | None = None
+
+    @property
+    def kappa(self) -> Callable[[int, int], float] | None:
+        """(n, f) -> constant of |F - mean of the honest|^2 <= kappa * V, or None where nothing is proven."""
+        return next((bound.constant for bound in self.bounds if bound.measure == "variance"), None)
 
     @property
     def settings(self) -> tuple[str, ...]:
