@@ -166,13 +166,15 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
                 got=value,
                 do="leave out a contribution that should not count",
             )
-    if sum(values) == math.inf:
+    try:
+        math.fsum(values)
+    except OverflowError:
         raise ConfigurationError(
             setting=f"sum of the weights of {rule}",
             wanted="at most the greatest float64",
             got=math.inf,
             do="divide all weights by their largest: only their ratios count",
-        )
+        ) from None
     return values
 
 
