@@ -95,7 +95,7 @@ def product_limit(count: int) -> int:
 
 def _largest_products(tops: Sequence[tuple[float, ...]], masses: Sequence[float]) -> list[float]:
     if not tops:
-        raise TooFewContributions(rule=_RULE, faulty_max=0, needed=1, got=0)
+        raise TooFewContributions(rule=_RULE, faulty_max=None, needed=1, got=0)
     weights = check_weights(_RULE, masses, count=len(tops))
     if any(len(row) != len(tops[0]) for row in tops):
         raise LayoutError(

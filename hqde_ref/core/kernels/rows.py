@@ -66,7 +66,7 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
         _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", type(updates).__name__)
     rows = tuple(updates)
     if not rows:
-        raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
+        raise TooFewContributions(rule=rule, faulty_max=None, needed=1, got=0)
     for index, row in enumerate(rows):
         if not isinstance(row, Tensor):
             _misfit(rule, "torch tensors", f"{type(row).__name__} in row {index}")
@@ -86,7 +86,7 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
     if arena.dim() != 2:
         _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(arena.shape)}")
     if len(arena) == 0:
-        raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
+        raise TooFewContributions(rule=rule, faulty_max=None, needed=1, got=0)
     if arena.layout != torch.strided:
         _misfit(rule, "dense rows", f"{arena.layout} in row 0", "call to_dense() first")
     _require_floats(rule, arena)
@@ -94,12 +94,12 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
 
 def _require_floats(rule: str, first: Tensor) -> None:
     if first.dtype not in _FLOATS:
-        _misfit(
-            rule,
-            "float16, bfloat16, float32 or float64 rows",
-            f"{first.dtype} in row 0",
-            "aggregate integer and boolean entries by their lower median (clause 0.8)",
-        )
+        do = "aggregate integer and boolean entries by their lower median (clause 0.8)"
+        if first.is_complex():
+            do = "pass torch.view_as_real(row).flatten(), real and imaginary parts side by side, or row.real"
+        elif first.is_floating_point():
+            do = "convert every row with row.to(torch.float32)"
+        _misfit(rule, "float16, bfloat16, float32 or float64 rows", f"{first.dtype} in row 0", do)
 
 
 def _compare(rule: str, what: str, found: Sequence[object]) -> None:
