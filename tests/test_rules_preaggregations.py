@@ -8,11 +8,17 @@ from torch import Tensor
 
 from hqde_ref.core.rules import PREAGGREGATIONS, RULES, SYMMETRIES, Rule, compose, get_preaggregation, get_rule
 from hqde_ref.core.rules.bucketing import average_buckets
-from hqde_ref.errors import ConfigurationError, LayoutError, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 from tests.test_claims import HAIR, SIZES, column, kappa_reached, mirrored
 from tests.test_rules_registry import COMPOSED, attacks, close, seeded
 from tests.worst_inputs import climb, ratio_of
 
+FIRST: dict[str, dict[str, object]] = {
+    "nearest_neighbour_mixing": {},
+    "bucketing": {"size": 2},
+    "static_clipping": {"limit": 1.5},
+    "adaptive_clipping": {},
+}
 BOUNDED = [pytest.param(rule, id=name) for name, rule in COMPOSED.items() if rule.kappa is not None]
 
 
@@ -79,11 +85,47 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="a setting of trimmed_mean must be one of trimmed, got 'neighbours'"):
         composed.aggregate(seeded(11, 3), faulty_max=1, neighbours=3)
     assert composed.least_contributions(3) == 13
-    with pytest.raises(
-        TooFewContributions, match="trimmed_mean with faulty_max=3 needs at least 7 contributions, got 6"
-    ):
+    with pytest.raises(TooFewContributions, match=r"^bucketing \+ trimmed_mean with .*=3 needs at least 13 .*, got 12"):
         composed.aggregate(seeded(12, 3), faulty_max=3)
     assert composed.aggregate(seeded(13, 3), faulty_max=3).shape == (3,)
+
+
+@pytest.mark.parametrize(("first", "settings"), FIRST.items())
+@pytest.mark.parametrize("after", ["krum", "trimmed_mean", "weighted_mean"])
+def test_rows_that_do_not_fit_are_refused_by_the_name_of_the_composition(
+    first: str, settings: dict[str, object], after: str
+) -> None:
+    rule = compose(first, compose("bucketing", after, size=1), **settings)
+    name = rf"^{first} \+ bucketing \+ {after}"
+    least = rule.least_contributions(3)
+    if least > 1:
+        with pytest.raises(TooFewContributions, match=rf"{name} with faulty_max=3 needs at least {least} "):
+            rule.aggregate(seeded(least - 1, 4), faulty_max=3)
+    rows = seeded(max(2, least), 4)
+    assert rule.aggregate(rows, faulty_max=3).shape == (4,)
+    with pytest.raises(TooFewContributions, match=rf"{name} needs at least one contribution .* got no rows"):
+        rule.aggregate([], faulty_max=3)
+    with pytest.raises(ConfigurationError, match=rf"faulty_max of {name[1:]} must be an integer of at least 0, got -1"):
+        rule.aggregate(rows, faulty_max=-1)
+    rows[-1, 2] = math.nan
+    with pytest.raises(NotFinite, match=rf"{name} was given NaN or infinity in row\(s\) {len(rows) - 1};"):
+        rule.aggregate(rows, faulty_max=3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "2", True, None])
+def test_a_size_of_buckets_that_is_no_number_of_rows_is_refused(size: object) -> None:
+    rule = compose("bucketing", "krum", size=size)
+    with pytest.raises(ConfigurationError, match="size of bucketing must be an integer of at least 1, got"):
+        rule.least_contributions(1)
+    with pytest.raises(ConfigurationError, match="size of bucketing must be an integer of at least 1, got"):
+        rule.aggregate(seeded(9, 3), faulty_max=1)
+
+
+def test_how_many_rows_a_composition_needs_is_found_at_once_however_many() -> None:
+    rule = compose("bucketing", compose("nearest_neighbour_mixing", "krum"), size=3)
+    assert [rule.least_contributions(f) for f in (0, 1, 10**12)] == [7, 13, 3 * (2 * 10**12 + 2) + 1]
+    with pytest.raises(TooFewContributions, match="needs at least 6000000000007 contributions, got 9"):
+        rule.aggregate(seeded(9, 3), faulty_max=10**12)
 
 
 @pytest.mark.parametrize("rule", BOUNDED)

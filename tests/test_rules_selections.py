@@ -251,9 +251,9 @@ def test_buckets_are_means_of_the_rows_named() -> None:
     assert near(torch.stack(got), torch.stack(wanted))
     within = average_buckets(rows, size=3, order=[0, 3, 1, 2, 5, 6, 4])
     assert all(torch.equal(a, b) for a, b in zip(got, within, strict=True))
-    with pytest.raises(ConfigurationError, match=r"order of average_buckets must be a permutation of 0..6"):
+    with pytest.raises(ConfigurationError, match=r"order of bucketing must be a permutation of 0..6"):
         average_buckets(rows, size=3, order=[0, 0, 1, 2, 3, 4, 5])
-    with pytest.raises(ConfigurationError, match=r"size of average_buckets must be an integer of 1..7, got 0"):
+    with pytest.raises(ConfigurationError, match=r"size of bucketing must be an integer of 1..7, got 0"):
         average_buckets(rows, size=0, order=order)
 
 
@@ -274,9 +274,9 @@ def test_clipping_shortens_long_rows_and_leaves_the_others(dtype: torch.dtype) -
 def test_clipping_works_at_every_scale(size: float) -> None:
     rows = (seeded(3, 40) * size).float()
     assert [float(row.double().norm()) for row in clip_rows(rows, limit=size)] == pytest.approx([size] * 3, rel=1e-6)
-    with pytest.raises(ConfigurationError, match="limit of clip_rows must be finite and at least 0, got nan"):
+    with pytest.raises(ConfigurationError, match="limit of static_clipping must be finite and at least 0, got nan"):
         clip_rows(rows, limit=math.nan)
-    with pytest.raises(NotFinite, match=r"clip_rows was given NaN or infinity in row\(s\) 0"):
+    with pytest.raises(NotFinite, match=r"static_clipping was given NaN or infinity in row\(s\) 0"):
         clip_rows([rows[0] / 0], limit=1.0)
 
 

@@ -52,7 +52,7 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
         ConfigurationError: the limit is not finite or below 0.
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
-    rule = "clip_rows"
+    rule = "static_clipping"
     rows = as_rows(updates, rule=rule)
     if not is_size(limit):
         raise ConfigurationError(
@@ -72,7 +72,7 @@ def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
         TooFewContributions: unless n > 2 * faulty_max.
         NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
     """
-    rule = "clip_adaptively"
+    rule = "adaptive_clipping"
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
     require_finite(rule, rows)
