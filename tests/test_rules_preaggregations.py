@@ -1,12 +1,23 @@
 """Pre-aggregations by name, and what holds of them before a rule (clauses 0.7, 4.5, 4.8, 4.9)."""
 
 import math
+import re
 
 import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.rules import PREAGGREGATIONS, RULES, SYMMETRIES, Rule, compose, get_preaggregation, get_rule
+from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS
+from hqde_ref.core.rules import (
+    PREAGGREGATIONS,
+    RULES,
+    SYMMETRIES,
+    Rule,
+    certify,
+    compose,
+    get_preaggregation,
+    get_rule,
+)
 from hqde_ref.core.rules.bucketing import average_buckets
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 from tests.test_claims import HAIR, SIZES, column, kappa_reached, mirrored
@@ -110,6 +121,36 @@ def test_rows_that_do_not_fit_are_refused_by_the_name_of_the_composition(
     rows[-1, 2] = math.nan
     with pytest.raises(NotFinite, match=rf"{name} was given NaN or infinity in row\(s\) {len(rows) - 1};"):
         rule.aggregate(rows, faulty_max=3)
+
+
+_BY_COORDINATES = {"coordinate_median", "lower_coordinate_median", "trimmed_mean", "mean_around_median"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("count", "length"), [(11, 0), (11, 5), (SWEEP_ROWS, 5)])
+def test_rows_without_data_give_a_row_without_data_or_are_refused_by_name(
+    dtype: torch.dtype, count: int, length: int
+) -> None:
+    rows = [torch.empty(length, dtype=dtype, device="meta") for _ in range(count)]
+    composed = {rule.name: rule for rule in (compose(first, "krum", **FIRST[first]) for first in FIRST)}
+    for name, rule in {**RULES, **composed, **COMPOSED}.items():
+        if name in _BY_COORDINATES:
+            result = rule.aggregate(rows, faulty_max=1)
+            assert (result.shape, result.dtype, result.is_meta) == ((length,), dtype, True)
+        else:
+            with pytest.raises(LayoutError, match=refused(name)):
+                rule.aggregate(rows, faulty_max=1)
+        if rule.certify is not None:
+            with pytest.raises(LayoutError, match=refused(name)):
+                certify(name, rows, rows[0], faulty_max=1)
+    for first, settings in FIRST.items():
+        with pytest.raises(LayoutError, match=refused(first)):
+            get_preaggregation(first).prepare(rows, faulty_max=1, **settings)
+
+
+def refused(name: str) -> str:
+    sentence = f"updates of {name}: wanted rows with data, got rows on the meta device; use real rows."
+    return f"^{re.escape(sentence)}$"
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "2", True, None])

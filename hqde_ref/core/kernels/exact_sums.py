@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.compiled import Backend, build_exact_mean, is_compiled
 from hqde_ref.core.kernels.means import clamp_finite
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length, new_row
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length, new_row, require_data
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 __all__ = [
@@ -273,6 +273,7 @@ def exact_weighted_mean(
     """
     given = as_rows(rows, rule=_RULE)
     weights = check_weights(_RULE, masses, count=len(given))
+    require_data(_RULE, given)
     ranges = ((0, given[0].numel()),) if blocks is None else blocks
     tops = [largest_magnitudes(row, ranges) for row in given]
     weights = _fit_masses(tops, weights)

@@ -29,8 +29,8 @@ from hqde_ref.core.kernels.gram_blocks import (
     scale_exponents,
 )
 from hqde_ref.core.kernels.means import blend_rows
-from hqde_ref.core.kernels.rows import content_classes, new_row, require_finite, wide_dtype
-from hqde_ref.errors import LayoutError, NotFinite
+from hqde_ref.core.kernels.rows import content_classes, new_row, require_data, require_finite, wide_dtype
+from hqde_ref.errors import NotFinite
 
 __all__ = [
     "NEAR",
@@ -121,14 +121,9 @@ def content_gram(
         centre: insist on this row, or one equal to it, as the centre.
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted in ``rows``.
+        LayoutError: rows have no data.
     """
-    if rows[0].is_meta:
-        raise LayoutError(
-            what=f"updates of {rule}",
-            wanted="rows with data",
-            got="rows on the meta device",
-            do="use real rows",
-        )
+    require_data(rule, rows)
     classes = content_classes(rows)
     masses = [math.fsum(1.0 if weights is None else weights[index] for index in members) for members in classes]
     wanted = None if centre is None else next(place for place, members in enumerate(classes) if centre in members)

@@ -32,6 +32,7 @@ __all__ = [
     "cut_blocks",
     "new_row",
     "rejoin",
+    "require_data",
     "require_finite",
     "wide_dtype",
 ]
@@ -215,6 +216,16 @@ def rejoin(rows: Sequence[Tensor]) -> Joined | None:
     base = rows[offsets[0][1]]
     shape, strides = (len(rows), first.numel()), (step, first.stride(0))
     return Joined(arena=base.as_strided(shape, strides), places=tuple(places))
+
+
+def require_data(rule: str, rows: Sequence[Tensor]) -> None:
+    """Refuse rows on the meta device, which have a shape and no values: for rules that look at values first.
+
+    Raises:
+        LayoutError: there is no data.
+    """
+    if rows[0].is_meta:
+        _misfit(rule, "rows with data", "rows on the meta device", "use real rows")
 
 
 def require_finite(rule: str, rows: Sequence[Tensor]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hqde_ref.core.kernels.means import average_rows
-from hqde_ref.core.kernels.rows import Updates, as_rows, content_order, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, content_order, require_data, require_finite
 from hqde_ref.errors import ConfigurationError
 
 __all__ = ["average_buckets", "check_size"]
@@ -36,6 +36,7 @@ def average_buckets(updates: Updates, *, size: int, order: Sequence[int] | None 
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
     rows = as_rows(updates, rule=_RULE)
+    require_data(_RULE, rows)
     require_finite(_RULE, rows)
     check_size(size, most=len(rows))
     order = range(len(rows)) if order is None else order

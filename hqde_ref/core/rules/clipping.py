@@ -23,6 +23,7 @@ from hqde_ref.core.kernels.rows import (
     choose_block_length,
     cut_blocks,
     new_row,
+    require_data,
     require_finite,
     wide_dtype,
 )
@@ -61,6 +62,7 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
             got=limit,
             do="give a length in the units of the contributions",
         )
+    require_data(rule, rows)
     require_finite(rule, rows)
     return shorten_rows(rows, _factors(row_norms(rows), limit))
 
@@ -75,6 +77,7 @@ def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
     rule = "adaptive_clipping"
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
+    require_data(rule, rows)
     require_finite(rule, rows)
     return shorten_rows(rows, clipping_factors(row_norms(rows), faulty_max=faulty_max))
 
@@ -83,6 +86,7 @@ def clipped_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     """Return the trimmed mean of adaptively clipped rows; arguments, result and errors as for ``trimmed_mean``."""
     rows = as_rows(updates, rule=_CLIPPED)
     check_count(_CLIPPED, count=len(rows), faulty_max=faulty_max)
+    require_data(_CLIPPED, rows)
     require_finite(_CLIPPED, rows)
     return trim_shortened(rows, clipping_factors(row_norms(rows), faulty_max=faulty_max), faulty_max=faulty_max)
 

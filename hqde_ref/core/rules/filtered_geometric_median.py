@@ -20,7 +20,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.gram import Gram, combine_rows, scale_up
 from hqde_ref.core.kernels.median_newton import distances_to, find_median, solve_median
 from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_data
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.core.rules.settings import is_size
@@ -65,13 +65,14 @@ def choose_outliers(rows: Updates, *, rejections_max: int, factor: float = 3.0, 
     """
     given = as_rows(rows, rule=_RULE)
     _check_settings(rejections_max, factor, floor, count=len(given))
+    require_data(_RULE, given)
     order, unit, scores = _score(given)
     return screen_scores(order, unit, scores, rejections_max=rejections_max, factor=factor, floor=floor)
 
 
 def _score(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], int, Tensor]:
     """Return the content order, and in it each row's distance from the geometric median in units of 2**unit."""
-    if len(rows) >= SWEEP_ROWS and not rows[0].is_meta:
+    if len(rows) >= SWEEP_ROWS:
         order = content_order(rows)
         swept = sweep_median([rows[index] for index in order], [1.0] * len(rows))
         if swept is not None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_data, require_finite
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bucketing import average_buckets, check_size
 from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows
@@ -128,6 +128,7 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
         check_settings(rule.name, rule.aggregate, of_rule)
         rows = as_rows(updates, rule=name)
         check(len(rows), faulty_max)
+        require_data(name, rows)
         try:
             prepared = first.prepare(rows, faulty_max=faulty_max, **settings)
         except NotFinite:
