@@ -211,6 +211,19 @@ def test_bucketing_attains_its_constant(buckets: int, faulty: int, size: int) ->
     assert ratio_of(rule, rows, faulty) == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("count", "faulty", "size"), [(12, 1, 3), (11, 1, 3), (11, 2, 2), (10, 1, 4), (9, 1, 1)])
+def test_the_bound_of_bucketing_in_words_is_the_one_in_numbers(count: int, faulty: int, size: int) -> None:
+    words = get_preaggregation("bucketing").bound
+    even, uneven = re.findall("rows: (.*) if size divides n, else (.*), r = n - size .b - 1. being", words)[0]
+    b = math.ceil(count / size)
+    names = {"h": count - faulty, "b": b, "f": faulty, "size": size, "r": count - size * (b - 1)}
+    names["k"] = RULES["trimmed_mean"].kappa(b, faulty)  # type: ignore[misc, assignment]
+    formula = re.sub(r"(\w) \(", r"\1 * (", even if count % size == 0 else uneven)
+    kappa = compose("bucketing", "trimmed_mean", size=size).kappa
+    assert kappa is not None
+    assert kappa(count, faulty) == pytest.approx(eval(formula, {}, names))
+
+
 @pytest.mark.parametrize(("count", "faulty"), SIZES)
 def test_a_rules_own_constant_does_not_hold_after_mixing(count: int, faulty: int) -> None:
     """Who forgot what mixing does to a bound would be found out: four times k is reached."""

@@ -76,7 +76,8 @@ _ENTRIES = (
         least_contributions=lambda f: 1,
         left=_buckets_left,
         kappa=_bucketed_kappa,
-        bound="h (k + 1) / m - 1 with k for ceil(n / size) rows and m = size (n / size - f), if size divides n",
+        bound="with k for b = ceil(n / size) rows: h (k + 1) / (size (b - f)) - 1 if size divides n, "
+        "else h (k + 1) / (r (b - f)), r = n - size (b - 1) being the rows in the last bucket",
         symmetries=_LINEAR
         | {"translation", "diagonal_scale", "idempotent", "exact_fit", "hull", "box"}
         | {"honest_box", "monotone", "lipschitz"},
