@@ -123,6 +123,61 @@ def test_rows_that_do_not_fit_are_refused_by_the_name_of_the_composition(
         rule.aggregate(rows, faulty_max=3)
 
 
+def near_the_greatest(dtype: torch.dtype, length: int) -> Tensor:
+    """Eleven rows whose differences are beyond the dtype; a fifth of the coordinates is of ordinary size."""
+    rows = 2 * torch.rand(11, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    rows[3], rows[4] = 1.0, -1.0
+    rows = rows * torch.finfo(dtype).max
+    rows[:, ::5] = seeded(11, len(range(0, length, 5)))
+    return rows.to(dtype)
+
+
+AT_THE_LIMIT = {
+    **RULES,
+    **{rule.name: rule for first in FIRST for rule in (compose(first, "krum", **FIRST[first]),)},
+    **COMPOSED,
+    "short": compose("static_clipping", "trimmed_mean", limit=1e300),
+}
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in AT_THE_LIMIT.items()])
+@pytest.mark.parametrize(
+    ("dtype", "length"),
+    [(torch.float16, 6), (torch.bfloat16, 6), (torch.float32, 6), (torch.float32, 30000), (torch.float64, 6)],
+)
+def test_rows_near_the_greatest_numbers_give_what_smaller_ones_give(
+    rule: Rule, dtype: torch.dtype, length: int
+) -> None:
+    rows = near_the_greatest(dtype, length)
+    result = rule.aggregate(rows, faulty_max=1)
+    assert bool(torch.isfinite(result).all())
+    if "positive_scale" not in rule.symmetries:
+        return
+    scale = 2.0**-100
+    wanted = rule.aggregate(rows.double() * scale, faulty_max=1)
+    slack = 64 * torch.finfo(dtype).eps * torch.finfo(dtype).max * scale
+    assert bool(((result.double() * scale - wanted).abs() <= slack).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mixing_the_greatest_numbers_costs_other_coordinates_no_digit(dtype: torch.dtype) -> None:
+    rows = near_the_greatest(dtype, 40)
+    small = rows.clone()
+    small[:, [place for place in range(40) if place % 5]] *= 2.0**-40
+    mix = get_preaggregation("nearest_neighbour_mixing").prepare
+    for got, wanted in zip(mix(rows, faulty_max=2), mix(small, faulty_max=2), strict=True):
+        assert torch.allclose(got[::5], wanted[::5], rtol=0.0, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_rows_whose_lengths_are_beyond_float64_are_shortened() -> None:
+    rows = torch.full((3, 4), 1.7e308, dtype=torch.float64)
+    rows[0, 1:], rows[1, 1:] = 0.0, 0.0
+    short = get_preaggregation("adaptive_clipping").prepare(rows, faulty_max=1)
+    assert torch.stack(short)[:, 0].tolist() == pytest.approx([1.7e308, 1.7e308, 0.85e308])
+    short = get_preaggregation("static_clipping").prepare(rows, faulty_max=1, limit=1e308)
+    assert torch.stack(short)[:, 0].tolist() == pytest.approx([1e308, 1e308, 0.5e308])
+
+
 _BY_COORDINATES = {"coordinate_median", "lower_coordinate_median", "trimmed_mean", "mean_around_median"}
 
 
