@@ -44,10 +44,16 @@ class ConfigurationError(HqdeError, ValueError):
 
 
 class TooFewContributions(HqdeError):
-    """A rule was given fewer rows than its proof needs (clause 4.9)."""
+    """A rule was given fewer rows than its proof needs (clause 4.9), or none at all."""
 
-    def __init__(self, *, rule: str, faulty_max: int, needed: int, got: int, where: str = "") -> None:
+    def __init__(self, *, rule: str, faulty_max: int | None, needed: int, got: int, where: str = "") -> None:
         place = f" ({where})" if where else ""
+        if faulty_max is None:  # nobody said, or it does not matter: there is no row
+            super().__init__(
+                f"{rule} needs at least one contribution whatever faulty_max is, got no rows{place}; "
+                f"pass one row per contribution."
+            )
+            return
         super().__init__(
             f"{rule} with faulty_max={faulty_max} needs at least {needed} contributions, got {got}{place}; "
             f"add workers or lower faulty_max."

@@ -183,8 +183,25 @@ def test_a_nonsensical_mass_is_refused(mass: float) -> None:
 def test_overflowing_products_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"magnitude of block 1 .* at most 2\*\*1021 for 2 rows, got inf"):
         choose_grid([(1.0, 1e300), (1.0, 1.0)], [1e100, 1.0])
-    with pytest.raises(ConfigurationError, match="use smaller masses"):
+    with pytest.raises(ConfigurationError, match="divide all masses by a power of two: only their ratios count"):
         choose_grid([(1.7e308,)], [1.0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_means_are_right_at_any_scale_of_rows_and_masses(seed: int) -> None:
+    random.seed(seed)
+    for _ in range(20):
+        (low, high), (least, most) = (sorted(random.choices(range(-1074, 1019), k=2)) for _ in range(2))
+        rows = torch.tensor(
+            [[random.uniform(-2, 2) * 2.0 ** random.randint(low, high) for _ in range(2)] for _ in range(5)],
+            dtype=torch.float64,
+        )
+        masses = [random.uniform(1, 2) * 2.0 ** random.randint(least, most) for _ in range(5)]
+        total = sum(map(Fraction, masses))
+        largest = max(Fraction(m) * Fraction(float(row.abs().max())) for m, row in zip(masses, rows, strict=True))
+        slack = largest / total * Fraction(2) ** -46 + Fraction(5e-324)
+        for got, wanted in zip(exact_weighted_mean(rows, masses).tolist(), rational_mean(rows, masses), strict=True):
+            assert abs(Fraction(got) - wanted) <= slack
 
 
 def test_a_magnitude_that_is_not_finite_names_its_row() -> None:

@@ -1,18 +1,35 @@
 """Pre-aggregations by name, and what holds of them before a rule (clauses 0.7, 4.5, 4.8, 4.9)."""
 
 import math
+import re
 
 import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.rules import PREAGGREGATIONS, RULES, SYMMETRIES, Rule, compose, get_preaggregation, get_rule
+from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS
+from hqde_ref.core.rules import (
+    PREAGGREGATIONS,
+    RULES,
+    SYMMETRIES,
+    Rule,
+    certify,
+    compose,
+    get_preaggregation,
+    get_rule,
+)
 from hqde_ref.core.rules.bucketing import average_buckets
-from hqde_ref.errors import ConfigurationError, LayoutError, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 from tests.test_claims import HAIR, SIZES, column, kappa_reached, mirrored
 from tests.test_rules_registry import COMPOSED, attacks, close, seeded
 from tests.worst_inputs import climb, ratio_of
 
+FIRST: dict[str, dict[str, object]] = {
+    "nearest_neighbour_mixing": {},
+    "bucketing": {"size": 2},
+    "static_clipping": {"limit": 1.5},
+    "adaptive_clipping": {},
+}
 BOUNDED = [pytest.param(rule, id=name) for name, rule in COMPOSED.items() if rule.kappa is not None]
 
 
@@ -79,11 +96,132 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="a setting of trimmed_mean must be one of trimmed, got 'neighbours'"):
         composed.aggregate(seeded(11, 3), faulty_max=1, neighbours=3)
     assert composed.least_contributions(3) == 13
-    with pytest.raises(
-        TooFewContributions, match="trimmed_mean with faulty_max=3 needs at least 7 contributions, got 6"
-    ):
+    with pytest.raises(TooFewContributions, match=r"^bucketing \+ trimmed_mean with .*=3 needs at least 13 .*, got 12"):
         composed.aggregate(seeded(12, 3), faulty_max=3)
     assert composed.aggregate(seeded(13, 3), faulty_max=3).shape == (3,)
+
+
+@pytest.mark.parametrize(("first", "settings"), FIRST.items())
+@pytest.mark.parametrize("after", ["krum", "trimmed_mean", "weighted_mean"])
+def test_rows_that_do_not_fit_are_refused_by_the_name_of_the_composition(
+    first: str, settings: dict[str, object], after: str
+) -> None:
+    rule = compose(first, compose("bucketing", after, size=1), **settings)
+    name = rf"^{first} \+ bucketing \+ {after}"
+    least = rule.least_contributions(3)
+    if least > 1:
+        with pytest.raises(TooFewContributions, match=rf"{name} with faulty_max=3 needs at least {least} "):
+            rule.aggregate(seeded(least - 1, 4), faulty_max=3)
+    rows = seeded(max(2, least), 4)
+    assert rule.aggregate(rows, faulty_max=3).shape == (4,)
+    with pytest.raises(TooFewContributions, match=rf"{name} needs at least one contribution .* got no rows"):
+        rule.aggregate([], faulty_max=3)
+    with pytest.raises(ConfigurationError, match=rf"faulty_max of {name[1:]} must be an integer of at least 0, got -1"):
+        rule.aggregate(rows, faulty_max=-1)
+    rows[-1, 2] = math.nan
+    with pytest.raises(NotFinite, match=rf"{name} was given NaN or infinity in row\(s\) {len(rows) - 1};"):
+        rule.aggregate(rows, faulty_max=3)
+
+
+def near_the_greatest(dtype: torch.dtype, length: int) -> Tensor:
+    """Eleven rows whose differences are beyond the dtype; a fifth of the coordinates is of ordinary size."""
+    rows = 2 * torch.rand(11, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    rows[3], rows[4] = 1.0, -1.0
+    rows = rows * torch.finfo(dtype).max
+    rows[:, ::5] = seeded(11, len(range(0, length, 5)))
+    return rows.to(dtype)
+
+
+AT_THE_LIMIT = {
+    **RULES,
+    **{rule.name: rule for first in FIRST for rule in (compose(first, "krum", **FIRST[first]),)},
+    **COMPOSED,
+    "short": compose("static_clipping", "trimmed_mean", limit=1e300),
+}
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in AT_THE_LIMIT.items()])
+@pytest.mark.parametrize(
+    ("dtype", "length"),
+    [(torch.float16, 6), (torch.bfloat16, 6), (torch.float32, 6), (torch.float32, 30000), (torch.float64, 6)],
+)
+def test_rows_near_the_greatest_numbers_give_what_smaller_ones_give(
+    rule: Rule, dtype: torch.dtype, length: int
+) -> None:
+    rows = near_the_greatest(dtype, length)
+    result = rule.aggregate(rows, faulty_max=1)
+    assert bool(torch.isfinite(result).all())
+    if "positive_scale" not in rule.symmetries:
+        return
+    scale = 2.0**-100
+    wanted = rule.aggregate(rows.double() * scale, faulty_max=1)
+    slack = 64 * torch.finfo(dtype).eps * torch.finfo(dtype).max * scale
+    assert bool(((result.double() * scale - wanted).abs() <= slack).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mixing_the_greatest_numbers_costs_other_coordinates_no_digit(dtype: torch.dtype) -> None:
+    rows = near_the_greatest(dtype, 40)
+    small = rows.clone()
+    small[:, [place for place in range(40) if place % 5]] *= 2.0**-40
+    mix = get_preaggregation("nearest_neighbour_mixing").prepare
+    for got, wanted in zip(mix(rows, faulty_max=2), mix(small, faulty_max=2), strict=True):
+        assert torch.allclose(got[::5], wanted[::5], rtol=0.0, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_rows_whose_lengths_are_beyond_float64_are_shortened() -> None:
+    rows = torch.full((3, 4), 1.7e308, dtype=torch.float64)
+    rows[0, 1:], rows[1, 1:] = 0.0, 0.0
+    short = get_preaggregation("adaptive_clipping").prepare(rows, faulty_max=1)
+    assert torch.stack(short)[:, 0].tolist() == pytest.approx([1.7e308, 1.7e308, 0.85e308])
+    short = get_preaggregation("static_clipping").prepare(rows, faulty_max=1, limit=1e308)
+    assert torch.stack(short)[:, 0].tolist() == pytest.approx([1e308, 1e308, 0.5e308])
+
+
+_BY_COORDINATES = {"coordinate_median", "lower_coordinate_median", "trimmed_mean", "mean_around_median"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("count", "length"), [(11, 0), (11, 5), (SWEEP_ROWS, 5)])
+def test_rows_without_data_give_a_row_without_data_or_are_refused_by_name(
+    dtype: torch.dtype, count: int, length: int
+) -> None:
+    rows = [torch.empty(length, dtype=dtype, device="meta") for _ in range(count)]
+    composed = {rule.name: rule for rule in (compose(first, "krum", **FIRST[first]) for first in FIRST)}
+    for name, rule in {**RULES, **composed, **COMPOSED}.items():
+        if name in _BY_COORDINATES:
+            result = rule.aggregate(rows, faulty_max=1)
+            assert (result.shape, result.dtype, result.is_meta) == ((length,), dtype, True)
+        else:
+            with pytest.raises(LayoutError, match=refused(name)):
+                rule.aggregate(rows, faulty_max=1)
+        if rule.certify is not None:
+            with pytest.raises(LayoutError, match=refused(name)):
+                certify(name, rows, rows[0], faulty_max=1)
+    for first, settings in FIRST.items():
+        with pytest.raises(LayoutError, match=refused(first)):
+            get_preaggregation(first).prepare(rows, faulty_max=1, **settings)
+
+
+def refused(name: str) -> str:
+    sentence = f"updates of {name}: wanted rows with data, got rows on the meta device; use real rows."
+    return f"^{re.escape(sentence)}$"
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "2", True, None])
+def test_a_size_of_buckets_that_is_no_number_of_rows_is_refused(size: object) -> None:
+    rule = compose("bucketing", "krum", size=size)
+    with pytest.raises(ConfigurationError, match="size of bucketing must be an integer of at least 1, got"):
+        rule.least_contributions(1)
+    with pytest.raises(ConfigurationError, match="size of bucketing must be an integer of at least 1, got"):
+        rule.aggregate(seeded(9, 3), faulty_max=1)
+
+
+def test_how_many_rows_a_composition_needs_is_found_at_once_however_many() -> None:
+    rule = compose("bucketing", compose("nearest_neighbour_mixing", "krum"), size=3)
+    assert [rule.least_contributions(f) for f in (0, 1, 10**12)] == [7, 13, 3 * (2 * 10**12 + 2) + 1]
+    with pytest.raises(TooFewContributions, match="needs at least 6000000000007 contributions, got 9"):
+        rule.aggregate(seeded(9, 3), faulty_max=10**12)
 
 
 @pytest.mark.parametrize("rule", BOUNDED)
@@ -126,6 +264,19 @@ def test_bucketing_attains_its_constant(buckets: int, faulty: int, size: int) ->
         order += [honest + place, *range(clean + place * (size - 1), clean + (place + 1) * (size - 1))]
     rule = compose("bucketing", "trimmed_mean", size=size, order=order)
     assert ratio_of(rule, rule.bounds[0], rows, faulty) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("count", "faulty", "size"), [(12, 1, 3), (11, 1, 3), (11, 2, 2), (10, 1, 4), (9, 1, 1)])
+def test_the_bound_of_bucketing_in_words_is_the_one_in_numbers(count: int, faulty: int, size: int) -> None:
+    words = get_preaggregation("bucketing").bound
+    even, uneven = re.findall("rows: (.*) if size divides n, else (.*), r = n - size .b - 1. being", words)[0]
+    b = math.ceil(count / size)
+    names = {"h": count - faulty, "b": b, "f": faulty, "size": size, "r": count - size * (b - 1)}
+    names["k"] = RULES["trimmed_mean"].kappa(b, faulty)  # type: ignore[misc, assignment]
+    formula = re.sub(r"(\w) \(", r"\1 * (", even if count % size == 0 else uneven)
+    kappa = compose("bucketing", "trimmed_mean", size=size).kappa
+    assert kappa is not None
+    assert kappa(count, faulty) == pytest.approx(eval(formula, {}, names))
 
 
 @pytest.mark.parametrize(("count", "faulty"), SIZES)

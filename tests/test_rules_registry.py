@@ -362,8 +362,17 @@ def test_a_ratio_to_a_bound_says_what_is_compared() -> None:
 @pytest.mark.parametrize("rule", EVERY)
 def test_bad_input_is_refused_by_name(rule: Rule) -> None:
     rows = seeded(11, 5, dtype=torch.float32)
-    with pytest.raises(TooFewContributions, match="needs at least 1 contributions, got 0"):
-        rule.aggregate([], faulty_max=0)
+    for none in ([], rows[:0]):
+        sentence = f"^{rule.name} needs at least one contribution whatever faulty_max is, got no rows; pass one row per"
+        with pytest.raises(TooFewContributions, match=sentence):
+            rule.aggregate(none, faulty_max=2)
+    for dtype, what_to_do in (
+        (torch.complex64, r"pass torch.view_as_real\(row\).flatten\(\), .*, or row.real"),
+        (torch.float8_e5m2, r"convert every row with row.to\(torch.float32\)"),
+        (torch.int64, "aggregate integer and boolean entries by their lower median"),
+    ):
+        with pytest.raises(LayoutError, match=rf"updates of {rule.name}: .* got {dtype} in row 0; {what_to_do}"):
+            rule.aggregate([row.to(dtype) for row in rows], faulty_max=2)
     with pytest.raises(LayoutError, match="one dtype in all rows"):
         rule.aggregate([*rows, rows[0].double()], faulty_max=1)
     for wrong in (-1, 1.5, True):

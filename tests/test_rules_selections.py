@@ -14,6 +14,7 @@ from hqde_ref.core.certificates import certify_krum
 from hqde_ref.core.kernels.compiled import Backend
 from hqde_ref.core.kernels.gram import content_distances
 from hqde_ref.core.kernels.selections import minimum_diameter_subset, round_scores
+from hqde_ref.core.rules import certify, get_rule
 from hqde_ref.core.rules.bucketing import average_buckets
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
@@ -251,9 +252,9 @@ def test_buckets_are_means_of_the_rows_named() -> None:
     assert near(torch.stack(got), torch.stack(wanted))
     within = average_buckets(rows, size=3, order=[0, 3, 1, 2, 5, 6, 4])
     assert all(torch.equal(a, b) for a, b in zip(got, within, strict=True))
-    with pytest.raises(ConfigurationError, match=r"order of average_buckets must be a permutation of 0..6"):
+    with pytest.raises(ConfigurationError, match=r"order of bucketing must be a permutation of 0..6"):
         average_buckets(rows, size=3, order=[0, 0, 1, 2, 3, 4, 5])
-    with pytest.raises(ConfigurationError, match=r"size of average_buckets must be an integer of 1..7, got 0"):
+    with pytest.raises(ConfigurationError, match=r"size of bucketing must be an integer of 1..7, got 0"):
         average_buckets(rows, size=0, order=order)
 
 
@@ -274,9 +275,9 @@ def test_clipping_shortens_long_rows_and_leaves_the_others(dtype: torch.dtype) -
 def test_clipping_works_at_every_scale(size: float) -> None:
     rows = (seeded(3, 40) * size).float()
     assert [float(row.double().norm()) for row in clip_rows(rows, limit=size)] == pytest.approx([size] * 3, rel=1e-6)
-    with pytest.raises(ConfigurationError, match="limit of clip_rows must be finite and at least 0, got nan"):
+    with pytest.raises(ConfigurationError, match="limit of static_clipping must be finite and at least 0, got nan"):
         clip_rows(rows, limit=math.nan)
-    with pytest.raises(NotFinite, match=r"clip_rows was given NaN or infinity in row\(s\) 0"):
+    with pytest.raises(NotFinite, match=r"static_clipping was given NaN or infinity in row\(s\) 0"):
         clip_rows([rows[0] / 0], limit=1.0)
 
 
@@ -342,6 +343,26 @@ def test_a_majority_of_equal_rows_leaves_a_limit_of_nothing() -> None:
     rows = torch.tensor([[1.0, 0.0]] * 5 + [[-1.0, 0.0]] * 4, dtype=torch.float64)
     screening = choose_outliers(rows, rejections_max=4, factor=1.0)
     assert (screening.kept, screening.limit) == ((0, 1, 2, 3, 4), 0.0)
+
+
+def test_no_more_may_be_rejected_than_may_be_faulty_for_the_bound_would_not_hold() -> None:
+    """Of four rows one lies, next to the one in the middle: rejecting two leaves the liar half of the weight."""
+    rows = torch.tensor([[0.0, 0.0], [-4.0, 1.0], [-4.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    rule, honest = get_rule("filtered_geometric_median"), rows[:3]
+    bound = rule.kappa(4, 1) * float(((honest - honest.mean(dim=0)) ** 2).sum()) / 3  # type: ignore[misc]
+    kept = choose_outliers(rows, rejections_max=2).kept
+    assert kept == (0, 3)
+    result = get_rule("geometric_median").aggregate(rows[list(kept)], faulty_max=0)
+    assert float(((result - honest.mean(dim=0)) ** 2).sum()) > 1.1 * bound
+    result = rule.aggregate(rows, faulty_max=1)
+    assert float(((result - honest.mean(dim=0)) ** 2).sum()) <= bound
+    for most in (2, -1, True, 1.0, "1"):
+        sentence = r"rejections_max of filtered_geometric_median must be an integer of 0..faulty_max=1, got .*; reject"
+        with pytest.raises(ConfigurationError, match=sentence):
+            rule.aggregate(rows, faulty_max=1, rejections_max=most)
+        with pytest.raises(ConfigurationError, match=sentence):
+            certify("filtered_geometric_median", rows, rows[0], faulty_max=1, rejections_max=most)
+    assert rule.aggregate(rows, faulty_max=1, rejections_max=0).shape == (2,)
 
 
 def test_filter_settings_are_checked() -> None:

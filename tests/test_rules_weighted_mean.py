@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hqde_ref.core.rules.weighted_mean import fast_weighted_mean, weighted_mean
-from hqde_ref.errors import LayoutError, NotFinite, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -48,3 +48,32 @@ def test_wrong_numbers_of_rows_or_weights_are_refused() -> None:
         weighted_mean([])
     with pytest.raises(LayoutError, match=r"weights of weighted_mean: wanted 2 \(one per row\), got 3"):
         weighted_mean(torch.ones(2, 2), weights=[1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("weights", [[5e-324, 5e-324], [1e-310, 1e-310], [1e307, 1e307], [0.5, 0.5]])
+@pytest.mark.parametrize("size", [1.0, 1e-307, 1e300])
+def test_only_the_ratio_of_weights_counts_at_any_size(weights: list[float], size: float) -> None:
+    rows = torch.tensor([[0.3, -0.7], [0.2, 0.1]], dtype=torch.float64) * size
+    result = weighted_mean(rows, weights=weights)
+    assert torch.allclose(result / size, torch.tensor([0.25, -0.3], dtype=torch.float64), rtol=1e-14)
+
+
+def test_the_greatest_numbers_have_a_mean_whatever_their_weights() -> None:
+    greatest = torch.finfo(torch.float64).max
+    rows = torch.tensor([[greatest, greatest, 1e308], [greatest, -greatest, 0.5e308]], dtype=torch.float64)
+    for weights in (None, [1.0, 1.0], [5e-324, 5e-324], [8e307, 8e307], [1e-300, 1e-300]):
+        result = weighted_mean(rows, weights=weights)
+        assert result.tolist() == pytest.approx([greatest, 0.0, 0.75e308], rel=1e-14)
+
+
+def test_a_row_that_weighs_next_to_nothing_counts_for_next_to_nothing() -> None:
+    rows = torch.tensor([[1e308], [3.0]], dtype=torch.float64)
+    assert weighted_mean(rows, weights=[5e-324, 1.0]).tolist() == [3.0]
+    assert weighted_mean(rows, weights=[1e308, 5e-324]).tolist() == pytest.approx([1e308], rel=1e-14)
+    assert weighted_mean(rows, weights=[1e-308, 1.0]).tolist() == pytest.approx([4.0], rel=1e-14)
+
+
+def test_weights_whose_sum_is_beyond_float64_are_refused_however_small_the_last() -> None:
+    for weights in ([1e308, 1e308, 1.0], [1.7976931348623157e308, 5e291, 6e291]):
+        with pytest.raises(ConfigurationError, match="sum of the weights of weighted_mean must be at most"):
+            weighted_mean(torch.ones(3, 2), weights=weights)

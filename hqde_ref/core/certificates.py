@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import scale_up
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, cut_blocks, require_finite
+from hqde_ref.core.kernels.rows import (
+    Updates,
+    as_rows,
+    check_count,
+    check_weights,
+    cut_blocks,
+    require_data,
+    require_finite,
+)
 from hqde_ref.core.kernels.selections import resolve_neighbours
 from hqde_ref.errors import LayoutError
 
@@ -166,6 +174,7 @@ def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tens
             got=f"{tuple(output.shape)} {output.dtype} on {output.device}",
             do="pass the rule's result",
         )
+    require_data(rule, rows)
     require_finite(rule, rows)
     require_finite(f"the certificate of {rule}", [output])
     return rows, output.detach().to(torch.float64)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.compiled import Backend, build_exact_mean, is_compiled
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length, new_row
+from hqde_ref.core.kernels.means import clamp_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length, new_row, require_data
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 __all__ = [
@@ -43,6 +44,7 @@ _RULE = "exact weighted mean"
 _ALL_ZERO = -900  # any exponent would do: every summand of such a block is 0
 _LEAST = -1022  # below it the grid is finer than the subnormal numbers
 _GREATEST = 1022  # above it 1.5 * 2**k plus a summand may overflow
+_TINIEST = 5e-324
 
 
 def largest_magnitudes(row: Tensor, blocks: Blocks) -> tuple[float, ...]:
@@ -80,7 +82,7 @@ def choose_grid(tops: Sequence[tuple[float, ...]], masses: Sequence[float]) -> t
                 setting=f"mass times magnitude of block {block} of {_RULE}",
                 wanted=f"at most 2**{most} for {len(tops)} rows",
                 got=product,
-                do="use smaller masses",
+                do="divide all masses by a power of two: only their ratios count",
             )
         grid.append(_ALL_ZERO if product == 0.0 else max(_LEAST, _ceil_log2(product) + _GREATEST - most))
     return tuple(grid)
@@ -93,7 +95,7 @@ def product_limit(count: int) -> int:
 
 def _largest_products(tops: Sequence[tuple[float, ...]], masses: Sequence[float]) -> list[float]:
     if not tops:
-        raise TooFewContributions(rule=_RULE, faulty_max=0, needed=1, got=0)
+        raise TooFewContributions(rule=_RULE, faulty_max=None, needed=1, got=0)
     weights = check_weights(_RULE, masses, count=len(tops))
     if any(len(row) != len(tops[0]) for row in tops):
         raise LayoutError(
@@ -258,6 +260,9 @@ def exact_weighted_mean(
 ) -> Tensor:
     """Return the weighted mean, (d,) of the rows' dtype, bit for bit what any tree of the parts above gives.
 
+    Masses and rows of any size will do: where their products leave float64, the tree that is meant is one with the
+    same masses in other units, which ``choose_grid`` would accept.
+
     Args:
         rows: n tensors (d,) or one (n, d) tensor; finite.
         masses: n weights, finite and above 0; None means 1 each.
@@ -268,8 +273,11 @@ def exact_weighted_mean(
     """
     given = as_rows(rows, rule=_RULE)
     weights = check_weights(_RULE, masses, count=len(given))
+    require_data(_RULE, given)
     ranges = ((0, given[0].numel()),) if blocks is None else blocks
-    grid = choose_grid([largest_magnitudes(row, ranges) for row in given], weights)
+    tops = [largest_magnitudes(row, ranges) for row in given]
+    weights = _fit_masses(tops, weights)
+    grid = choose_grid(tops, weights)
     _check_blocks(ranges, length=given[0].numel(), grid=grid)
     result, mass = new_row(given[0]), math.fsum(weights)
     kernel = None
@@ -280,14 +288,45 @@ def exact_weighted_mean(
         for low, high, exponent in _pieces(ranges, grid, result.numel()):
             magnet = torch.tensor(1.5 * 2.0**exponent, dtype=torch.float64, device=result.device)
             kernel([row[low:high] for row in given], numbers[:-1], magnet, numbers[-1], result[low:high])
-        return result
+        return _hold(result, tops)
     step = choose_block_length(given[0], rows_held=2)
     total, buffer = torch.empty(2, min(step, result.numel()), dtype=torch.float64, device=result.device).unbind(0)
     for low, high, exponent in _pieces(ranges, grid, step):
         part = total[: high - low]
         _sum_piece([row[low:high] for row in given], weights, exponent, out=part, buffer=buffer)
         result[low:high] = finish_mean(part, mass, result.dtype)
-    return result
+    return _hold(result, tops)
+
+
+def _fit_masses(tops: Sequence[tuple[float, ...]], masses: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the masses times a power of two with which no product of mass and magnitude overflows or vanishes.
+
+    Only their ratios count, and such a factor changes no bit of the mean. Where all products keep their digits, as
+    they almost always do, the masses stay as they are: what the parts above are given.
+    """
+    most = product_limit(len(tops))
+    pairs = [(mass, top) for row, mass in zip(tops, masses, strict=True) for top in row if top > 0.0]
+    if not pairs or not all(math.isfinite(top) for row in tops for top in row):
+        return masses  # nothing to fit, or rows that choose_grid refuses
+    columns = [column for column in zip(*tops, strict=True) if any(column)]
+    largest = [max(mass * top for mass, top in zip(masses, column, strict=True)) for column in columns]
+    if all(_is_on_grid(product, most) for product in largest):
+        return masses
+    exponent = max(math.frexp(mass)[1] + math.frexp(top)[1] for mass, top in pairs)
+    room = _GREATEST - math.frexp(math.fsum(masses))[1]
+    shift = min(most - exponent, max(0, room))
+    # A mass so far below the others that it would vanish counts for nothing; it must stay above 0 all the same.
+    return tuple(max(math.ldexp(mass, shift), _TINIEST) for mass in masses)
+
+
+def _is_on_grid(product: float, most: int) -> bool:
+    """Ask whether the grid of a block with this largest product, not of zeros only, is finer than its digits."""
+    return 0.0 < product <= 2.0**most and _ceil_log2(product) + _GREATEST - most >= _LEAST
+
+
+def _hold(mean: Tensor, tops: Sequence[tuple[float, ...]]) -> Tensor:
+    """Return ``mean``, brought back to the greatest float64 where rounding to the grid carried it beyond, in place."""
+    return clamp_finite(mean) if any(top >= 2.0**1023 for row in tops for top in row) else mean
 
 
 def mean_error_bound(

@@ -29,8 +29,8 @@ from hqde_ref.core.kernels.gram_blocks import (
     scale_exponents,
 )
 from hqde_ref.core.kernels.means import blend_rows
-from hqde_ref.core.kernels.rows import content_classes, new_row, require_finite, wide_dtype
-from hqde_ref.errors import LayoutError, NotFinite
+from hqde_ref.core.kernels.rows import content_classes, new_row, require_data, require_finite, wide_dtype
+from hqde_ref.errors import NotFinite
 
 __all__ = [
     "NEAR",
@@ -49,6 +49,8 @@ __all__ = [
 _COLUMNS = 64
 _RECENTRE_MAX = 32
 NEAR = 1e-3  # of squared distances below this share of a product, digits are missing
+_LARGE = {torch.float32: 100, torch.float64: 1000}  # 2**unit times a coefficient, and a row, stay finite up to here
+_SHARE = 20
 _SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
 
 
@@ -121,14 +123,9 @@ def content_gram(
         centre: insist on this row, or one equal to it, as the centre.
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted in ``rows``.
+        LayoutError: rows have no data.
     """
-    if rows[0].is_meta:
-        raise LayoutError(
-            what=f"updates of {rule}",
-            wanted="rows with data",
-            got="rows on the meta device",
-            do="use real rows",
-        )
+    require_data(rule, rows)
     classes = content_classes(rows)
     masses = [math.fsum(1.0 if weights is None else weights[index] for index in members) for members in classes]
     wanted = None if centre is None else next(place for place, members in enumerate(classes) if centre in members)
@@ -282,10 +279,19 @@ def combine_rows(rows: Sequence[Tensor], gram: Gram, coefficients: Tensor) -> Te
         return blend_rows(rows, multipliers.tolist())
     result = new_row(rows[0])
     for low, high, block in centred_blocks(rows, centre, gram.exponents):
-        part = torch.mv(block.T, multipliers.to(block.dtype)).mul_(2.0**gram.unit)
-        part.add_(rows[centre][low:high])
+        part = _lay(torch.mv(block.T, multipliers.to(block.dtype)), gram.unit, rows[centre][low:high])
         result[low:high] = round_once(part, result.dtype) if part.dtype == torch.float64 else part
     return result
+
+
+def _lay(part: Tensor, unit: int, middle: Tensor) -> Tensor:
+    """Return middle + 2**unit * part, (m,), whose terms may be beyond the numbers of its type; ``part`` is used up."""
+    if unit <= _LARGE[part.dtype]:
+        return part.mul_(2.0**unit).add_(middle)
+    # Half the factor at a time, in float64 and there in small shares of the unit: only the sum need be finite.
+    greatest = torch.finfo(middle.dtype).max  # which rounding may carry a mean of the greatest numbers beyond
+    wide = part.to(torch.float64).mul_(2.0 ** (unit // 2)).mul_(2.0 ** (unit - unit // 2 - _SHARE))
+    return wide.add_(middle.to(torch.float64) * 2.0**-_SHARE).mul_(2.0**_SHARE).clamp_(-greatest, greatest)
 
 
 def _is_wide(rows: Sequence[Tensor], gram: Gram) -> bool:

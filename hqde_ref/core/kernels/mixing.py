@@ -1,7 +1,7 @@
 """Mixing rows by a small matrix, in coefficient space or in cache-sized blocks.
 
-A mixing matrix (m, n) has rows that sum to 1; mixed row k is sum_j matrix[k, j] x_j. Rules that need the Gram matrix
-only are solved on the mixed Gram matrix, without ever forming a mixed row.
+A mixing matrix (m, n) has entries of at least 0 and rows that sum to 1; mixed row k is sum_j matrix[k, j] x_j. Rules
+that need the Gram matrix only are solved on the mixed Gram matrix, without ever forming a mixed row.
 
 Source: HQDE clause 4.5; Allouah et al. 2023 (nearest-neighbour mixing, arXiv:2302.01772).
 Pure: no clock, no randomness, no input or output; arguments are never changed.
@@ -9,6 +9,7 @@ Pure: no clock, no randomness, no input or output; arguments are never changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram
+from hqde_ref.core.kernels.means import clamp_finite
 from hqde_ref.core.kernels.rows import new_row, wide_dtype
 
 __all__ = ["mix_gram", "mix_rows", "over_mixed_blocks", "unmix"]
@@ -81,4 +83,15 @@ def _each_mixed_block(
         high = min(low + step, rows[0].numel())
         block = torch.stack([row[low:high] for row in rows]).to(dtype)
         middle = block[centre].clone()
-        write(low, high, (shares @ block.sub_(middle)).add_(middle))
+        mixed = (shares @ block.sub_(middle)).add_(middle)
+        if not mixed.is_meta and not math.isfinite(float(mixed.sum())):
+            _mend_overflow([row[low:high] for row in rows], shares, centre, mixed)
+        write(low, high, mixed)
+
+
+def _mend_overflow(rows: Sequence[Tensor], shares: Tensor, centre: int, mixed: Tensor) -> None:
+    """Mix quarters of the rows where a difference of them overflowed, in place; sums may overflow with no need."""
+    at = (~torch.isfinite(mixed)).any(dim=0)
+    quarters = torch.stack([row[at] for row in rows]).to(mixed.dtype).mul_(0.25)
+    middle = quarters[centre].clone()
+    mixed[:, at] = clamp_finite((shares @ quarters.sub_(middle)).add_(middle).mul_(4.0))

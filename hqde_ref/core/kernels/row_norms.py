@@ -17,12 +17,15 @@ __all__ = ["row_norms"]
 _STEP = 16384
 
 
-def row_norms(rows: Sequence[Tensor], point: Tensor | None = None) -> tuple[float, ...]:
-    """Return |x_i|, or |x_i - point| where a point (d,) is given, for every row."""
-    return tuple(_norm(row, point) for row in rows)
+def row_norms(rows: Sequence[Tensor], point: Tensor | None = None, *, unit: float = 1.0) -> tuple[float, ...]:
+    """Return |x_i|, or |x_i - point| where a point (d,) is given, for every row.
+
+    Lengths are in units of ``unit``, a power of two: a float64 row may be finite and its length not.
+    """
+    return tuple(_norm(row, point, unit) for row in rows)
 
 
-def _norm(row: Tensor, point: Tensor | None) -> float:
+def _norm(row: Tensor, point: Tensor | None, unit: float) -> float:
     if row.numel() == 0:
         return 0.0
     top = 1.0
@@ -33,7 +36,7 @@ def _norm(row: Tensor, point: Tensor | None) -> float:
     squares = [
         torch.dot(block, block) for block in (block / top if top != 1.0 else block for block in _blocks(row, point))
     ]
-    return float(torch.stack(squares).sum().sqrt()) * top
+    return float(torch.stack(squares).sum().sqrt()) * (top / unit)
 
 
 def _blocks(row: Tensor, point: Tensor | None) -> Iterator[Tensor]:

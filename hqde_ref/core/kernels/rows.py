@@ -32,6 +32,7 @@ __all__ = [
     "cut_blocks",
     "new_row",
     "rejoin",
+    "require_data",
     "require_finite",
     "wide_dtype",
 ]
@@ -66,7 +67,7 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
         _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", type(updates).__name__)
     rows = tuple(updates)
     if not rows:
-        raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
+        raise TooFewContributions(rule=rule, faulty_max=None, needed=1, got=0)
     for index, row in enumerate(rows):
         if not isinstance(row, Tensor):
             _misfit(rule, "torch tensors", f"{type(row).__name__} in row {index}")
@@ -86,7 +87,7 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
     if arena.dim() != 2:
         _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(arena.shape)}")
     if len(arena) == 0:
-        raise TooFewContributions(rule=rule, faulty_max=0, needed=1, got=0)
+        raise TooFewContributions(rule=rule, faulty_max=None, needed=1, got=0)
     if arena.layout != torch.strided:
         _misfit(rule, "dense rows", f"{arena.layout} in row 0", "call to_dense() first")
     _require_floats(rule, arena)
@@ -94,12 +95,12 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
 
 def _require_floats(rule: str, first: Tensor) -> None:
     if first.dtype not in _FLOATS:
-        _misfit(
-            rule,
-            "float16, bfloat16, float32 or float64 rows",
-            f"{first.dtype} in row 0",
-            "aggregate integer and boolean entries by their lower median (clause 0.8)",
-        )
+        do = "aggregate integer and boolean entries by their lower median (clause 0.8)"
+        if first.is_complex():
+            do = "pass torch.view_as_real(row).flatten(), real and imaginary parts side by side, or row.real"
+        elif first.is_floating_point():
+            do = "convert every row with row.to(torch.float32)"
+        _misfit(rule, "float16, bfloat16, float32 or float64 rows", f"{first.dtype} in row 0", do)
 
 
 def _compare(rule: str, what: str, found: Sequence[object]) -> None:
@@ -166,13 +167,15 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
                 got=value,
                 do="leave out a contribution that should not count",
             )
-    if sum(values) == math.inf:
+    try:
+        math.fsum(values)
+    except OverflowError:
         raise ConfigurationError(
             setting=f"sum of the weights of {rule}",
             wanted="at most the greatest float64",
             got=math.inf,
             do="divide all weights by their largest: only their ratios count",
-        )
+        ) from None
     return values
 
 
@@ -213,6 +216,16 @@ def rejoin(rows: Sequence[Tensor]) -> Joined | None:
     base = rows[offsets[0][1]]
     shape, strides = (len(rows), first.numel()), (step, first.stride(0))
     return Joined(arena=base.as_strided(shape, strides), places=tuple(places))
+
+
+def require_data(rule: str, rows: Sequence[Tensor]) -> None:
+    """Refuse rows on the meta device, which have a shape and no values: for rules that look at values first.
+
+    Raises:
+        LayoutError: there is no data.
+    """
+    if rows[0].is_meta:
+        _misfit(rule, "rows with data", "rows on the meta device", "use real rows")
 
 
 def require_finite(rule: str, rows: Sequence[Tensor]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, require_data, require_finite
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.errors import LayoutError
 
@@ -45,6 +45,7 @@ def blockwise_geometric_median(
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     given = check_weights(_RULE, weights, count=len(rows))
+    require_data(_RULE, rows)
     ranges = resolve_blocks(blocks, length=rows[0].numel())
     if len(ranges) > 1:  # else rows that are bad in a later block would not be named
         require_finite(_RULE, rows)

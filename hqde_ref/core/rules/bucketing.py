@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hqde_ref.core.kernels.means import average_rows
-from hqde_ref.core.kernels.rows import Updates, as_rows, content_order, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, content_order, require_data, require_finite
 from hqde_ref.errors import ConfigurationError
 
-__all__ = ["average_buckets"]
+__all__ = ["average_buckets", "check_size"]
 
-_RULE = "average_buckets"
+_RULE = "bucketing"  # as the registry calls it
 
 
 def average_buckets(updates: Updates, *, size: int, order: Sequence[int] | None = None) -> tuple[Tensor, ...]:
@@ -36,14 +36,9 @@ def average_buckets(updates: Updates, *, size: int, order: Sequence[int] | None 
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
     rows = as_rows(updates, rule=_RULE)
+    require_data(_RULE, rows)
     require_finite(_RULE, rows)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= len(rows):
-        raise ConfigurationError(
-            setting=f"size of {_RULE}",
-            wanted=f"an integer of 1..{len(rows)}",
-            got=size,
-            do="take 1 where f may be just below n / 3",
-        )
+    check_size(size, most=len(rows))
     order = range(len(rows)) if order is None else order
     if sorted(order) != list(range(len(rows))):
         raise ConfigurationError(
@@ -54,3 +49,18 @@ def average_buckets(updates: Updates, *, size: int, order: Sequence[int] | None 
         )
     buckets = [[rows[index] for index in order[start : start + size]] for start in range(0, len(rows), size)]
     return tuple(average_rows([bucket[place] for place in content_order(bucket)]) for bucket in buckets)
+
+
+def check_size(size: object, *, most: int | None = None) -> None:
+    """Refuse a size that is no number of rows, or more than ``most``.
+
+    Raises:
+        ConfigurationError: it says what may be taken.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or (most is not None and size > most):
+        raise ConfigurationError(
+            setting=f"size of {_RULE}",
+            wanted="an integer of at least 1" if most is None else f"an integer of 1..{most}",
+            got=size,
+            do="take 1 where f may be just below n / 3",
+        )

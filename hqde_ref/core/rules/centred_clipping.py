@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows, scale_up
 from hqde_ref.core.kernels.order_statistics import median_rows
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_data, require_finite
 from hqde_ref.core.rules.settings import is_size
 from hqde_ref.errors import ConfigurationError, LayoutError
 
@@ -48,6 +48,7 @@ def centred_clipping(
         raise LayoutError(
             what=f"reference of {_RULE}", wanted="a torch tensor", got=type(reference).__name__, do="pass a row"
         )
+    require_data(_RULE, rows)
     if rows[0].numel() == 0:
         return rows[0].clone()  # a layout without floating entries: nothing to move
     start = median_rows(rows, lower=False, rule=_RULE) if reference is None else reference.detach()

@@ -18,7 +18,7 @@ from torch import Tensor
 from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_ranks, judged_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.rules.blockwise_geometric_median import resolve_blocks
-from hqde_ref.core.rules.filtered_geometric_median import choose_outliers
+from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, resolve_rejections
 from hqde_ref.core.rules.trimmed_mean import resolve_trimmed
 
 __all__ = ["certify_blockwise", "certify_filtered", "certify_lower_median", "certify_median", "certify_trimmed"]
@@ -100,7 +100,7 @@ def certify_filtered(
     """Judge a filtered geometric median as a geometric median of the rows that are kept; settings as the rule's."""
     rows = as_rows(updates, rule=_FILTERED)
     check_count(_FILTERED, count=len(rows), faulty_max=faulty_max, per_faulty=3)
-    most = faulty_max if rejections_max is None else rejections_max
+    most = resolve_rejections(rejections_max, faulty_max=faulty_max)
     kept = choose_outliers(rows, rejections_max=most, factor=factor, floor=floor).kept
     found = certify_geometric_median([rows[index] for index in kept], output, faulty_max=faulty_max)
     return replace(found, rule=_FILTERED, because=f"of the {len(kept)} rows kept of {len(rows)}, {found.because}")

@@ -23,6 +23,7 @@ from hqde_ref.core.kernels.rows import (
     choose_block_length,
     cut_blocks,
     new_row,
+    require_data,
     require_finite,
     wide_dtype,
 )
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _CLIPPED = "clipped_trimmed_mean"
+_LARGE_UNIT = 2.0**100
 
 
 def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
@@ -52,7 +54,7 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
         ConfigurationError: the limit is not finite or below 0.
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
-    rule = "clip_rows"
+    rule = "static_clipping"
     rows = as_rows(updates, rule=rule)
     if not is_size(limit):
         raise ConfigurationError(
@@ -61,8 +63,10 @@ def clip_rows(updates: Updates, *, limit: float) -> tuple[Tensor, ...]:
             got=limit,
             do="give a length in the units of the contributions",
         )
+    require_data(rule, rows)
     require_finite(rule, rows)
-    return shorten_rows(rows, _factors(row_norms(rows), limit))
+    lengths, unit = _measure(rows)
+    return shorten_rows(rows, _factors(lengths, limit / unit))
 
 
 def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
@@ -72,19 +76,21 @@ def clip_adaptively(updates: Updates, *, faulty_max: int) -> tuple[Tensor, ...]:
         TooFewContributions: unless n > 2 * faulty_max.
         NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
     """
-    rule = "clip_adaptively"
+    rule = "adaptive_clipping"
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
+    require_data(rule, rows)
     require_finite(rule, rows)
-    return shorten_rows(rows, clipping_factors(row_norms(rows), faulty_max=faulty_max))
+    return shorten_rows(rows, clipping_factors(_measure(rows)[0], faulty_max=faulty_max))
 
 
 def clipped_trimmed_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     """Return the trimmed mean of adaptively clipped rows; arguments, result and errors as for ``trimmed_mean``."""
     rows = as_rows(updates, rule=_CLIPPED)
     check_count(_CLIPPED, count=len(rows), faulty_max=faulty_max)
+    require_data(_CLIPPED, rows)
     require_finite(_CLIPPED, rows)
-    return trim_shortened(rows, clipping_factors(row_norms(rows), faulty_max=faulty_max), faulty_max=faulty_max)
+    return trim_shortened(rows, clipping_factors(_measure(rows)[0], faulty_max=faulty_max), faulty_max=faulty_max)
 
 
 def trim_shortened(rows: Sequence[Tensor], factors: Sequence[float], *, faulty_max: int) -> Tensor:
@@ -109,6 +115,12 @@ def adaptive_limit(norms: Sequence[float], *, faulty_max: int) -> float:
 def clipping_factors(norms: Sequence[float], *, faulty_max: int) -> list[float]:
     """Return by what each row of these lengths is multiplied so that none is longer than ``adaptive_limit``."""
     return _factors(norms, adaptive_limit(norms, faulty_max=faulty_max))
+
+
+def _measure(rows: Sequence[Tensor]) -> tuple[tuple[float, ...], float]:
+    """Return the rows' lengths and the unit they are in: 1, but where a length is beyond float64."""
+    lengths = row_norms(rows)
+    return (lengths, 1.0) if all(map(math.isfinite, lengths)) else (row_norms(rows, unit=_LARGE_UNIT), _LARGE_UNIT)
 
 
 def _factors(norms: Sequence[float], limit: float) -> list[float]:

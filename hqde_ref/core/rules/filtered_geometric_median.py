@@ -20,7 +20,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.gram import Gram, combine_rows, scale_up
 from hqde_ref.core.kernels.median_newton import distances_to, find_median, solve_median
 from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, sweep_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_data
 from hqde_ref.core.kernels.selections import round_scores
 from hqde_ref.core.rules.geometric_median import geometric_median
 from hqde_ref.core.rules.settings import is_size
@@ -31,6 +31,7 @@ __all__ = [
     "choose_outliers",
     "filtered_geometric_median",
     "gram_subset",
+    "resolve_rejections",
     "screen_scores",
 ]
 
@@ -65,13 +66,14 @@ def choose_outliers(rows: Updates, *, rejections_max: int, factor: float = 3.0, 
     """
     given = as_rows(rows, rule=_RULE)
     _check_settings(rejections_max, factor, floor, count=len(given))
+    require_data(_RULE, given)
     order, unit, scores = _score(given)
     return screen_scores(order, unit, scores, rejections_max=rejections_max, factor=factor, floor=floor)
 
 
 def _score(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], int, Tensor]:
     """Return the content order, and in it each row's distance from the geometric median in units of 2**unit."""
-    if len(rows) >= SWEEP_ROWS and not rows[0].is_meta:
+    if len(rows) >= SWEEP_ROWS:
         order = content_order(rows)
         swept = sweep_median([rows[index] for index in order], [1.0] * len(rows))
         if swept is not None:
@@ -93,7 +95,8 @@ def filtered_geometric_median(
     Args:
         updates: n tensors (d,) or one (n, d) tensor, finite.
         faulty_max: how many rows may hold anything at all.
-        rejections_max: None for ``faulty_max``.
+        rejections_max: 0..faulty_max, None for ``faulty_max``; with one more, liars may outweigh the honest that are
+            left, and the bound does not hold (clause 4.4).
         factor, floor: as for ``choose_outliers``.
     Returns:
         A new row (d,) of the same dtype and device.
@@ -103,7 +106,7 @@ def filtered_geometric_median(
     """
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=3)
-    most = faulty_max if rejections_max is None else rejections_max
+    most = resolve_rejections(rejections_max, faulty_max=faulty_max)
     _check_settings(most, factor, floor, count=len(rows))
     order, gram, scores = _measure(rows)
     screening = screen_scores(order, gram.unit, scores, rejections_max=most, factor=factor, floor=floor)
@@ -118,6 +121,19 @@ def filtered_geometric_median(
     coefficients = torch.zeros_like(gram.norms)
     coefficients[places] = solution.coefficients
     return combine_rows([rows[index] for index in order], gram, coefficients)
+
+
+def resolve_rejections(rejections_max: int | None, *, faulty_max: int) -> int:
+    """Return how many rows may be rejected; arguments and errors as for ``filtered_geometric_median``."""
+    most = faulty_max if rejections_max is None else rejections_max
+    if isinstance(most, bool) or not isinstance(most, int) or not 0 <= most <= faulty_max:
+        raise ConfigurationError(
+            setting=f"rejections_max of {_RULE}",
+            wanted=f"an integer of 0..faulty_max={faulty_max}",
+            got=rejections_max,
+            do="reject at most faulty_max contributions (clause 4.4), or raise faulty_max",
+        )
+    return most
 
 
 def _check_settings(rejections_max: int, factor: float, floor: float, *, count: int) -> None:

@@ -18,7 +18,7 @@ from hqde_ref.core.certificates import Certificate, median_certificate
 from hqde_ref.core.kernels.gram import Gram, combine_rows
 from hqde_ref.core.kernels.median_newton import MedianSolution, distances_to, find_median
 from hqde_ref.core.kernels.median_sweeps import SWEEP_ROWS, Swept, sweep_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights, content_order, require_data
 
 __all__ = ["certified_geometric_median", "geometric_median"]
 
@@ -67,6 +67,7 @@ def _solve(
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     given = check_weights(_RULE, weights, count=len(rows))
+    require_data(_RULE, rows)
     if len(rows) >= SWEEP_ROWS:
         order = content_order(rows)
         swept = sweep_median([rows[index] for index in order], [given[index] for index in order])

@@ -46,7 +46,7 @@ def mix_nearest_neighbours(updates: Updates, *, faulty_max: int) -> tuple[Tensor
         TooFewContributions: unless n > 2 * faulty_max.
         NotFinite, LayoutError, ConfigurationError: for rows that do not fit.
     """
-    rows, order, gram, matrix = _prepare("mix_nearest_neighbours", updates, faulty_max)
+    rows, order, gram, matrix = _prepare("nearest_neighbour_mixing", updates, faulty_max)
     mixed = mix_rows(rows, matrix, centre=centre_row(gram))
     return tuple(mixed[order.index(index)] for index in range(len(rows)))
 

@@ -9,7 +9,7 @@ Pure: no clock, no randomness, no input or output; arguments are never changed.
 
 from __future__ import annotations
 
-import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from types import MappingProxyType
@@ -17,16 +17,16 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_data, require_finite
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bound import Bound
-from hqde_ref.core.rules.bucketing import average_buckets
+from hqde_ref.core.rules.bucketing import average_buckets, check_size
 from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows
 from hqde_ref.core.rules.nearest_neighbour_mixing import mix_nearest_neighbours
 from hqde_ref.core.rules.preaggregation import PreAggregation
 from hqde_ref.core.rules.rule import Rule
 from hqde_ref.core.rules.settings import check_settings
-from hqde_ref.errors import TooFewContributions
+from hqde_ref.errors import NotFinite, TooFewContributions
 
 __all__ = ["PREAGGREGATIONS", "compose_rule"]
 
@@ -43,6 +43,11 @@ def _majority(f: int) -> int:
 
 def _bucket(updates: Updates, *, faulty_max: int, size: int, order: Sequence[int] | None = None) -> tuple[Tensor, ...]:
     return average_buckets(updates, size=size, order=order)
+
+
+def _buckets_left(n: int, *, size: int, order: object = None) -> int:
+    check_size(size)
+    return -(-n // size)
 
 
 def _clip_statically(updates: Updates, *, faulty_max: int, limit: float) -> tuple[Tensor, ...]:
@@ -70,9 +75,10 @@ _ENTRIES = (
         name="bucketing",
         prepare=_bucket,
         least_contributions=lambda f: 1,
-        left=lambda n, size, order=None: -(-n // size),
+        left=_buckets_left,
         kappa=_bucketed_kappa,
-        bound="h (k + 1) / m - 1 with k for ceil(n / size) rows and m = size (n / size - f), if size divides n",
+        bound="with k for b = ceil(n / size) rows: h (k + 1) / (size (b - f)) - 1 if size divides n, "
+        "else h (k + 1) / (r (b - f)), r = n - size (b - 1) being the rows in the last bucket",
         symmetries=_LINEAR
         | {"translation", "diagonal_scale", "idempotent", "exact_fit", "hull", "box"}
         | {"honest_box", "monotone", "lipschitz"},
@@ -122,16 +128,31 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
     @wraps(rule.aggregate)  # so that its settings are seen
     def aggregate(updates: Updates, *, faulty_max: int, **of_rule: Any) -> Tensor:
         check_settings(rule.name, rule.aggregate, of_rule)
-        rows = as_rows(updates, rule=first.name)
-        return rule.aggregate(first.prepare(rows, faulty_max=faulty_max, **settings), faulty_max=faulty_max, **of_rule)
+        rows = as_rows(updates, rule=name)
+        check(len(rows), faulty_max)
+        require_data(name, rows)
+        try:
+            prepared = first.prepare(rows, faulty_max=faulty_max, **settings)
+        except NotFinite:
+            require_finite(name, rows)  # by the name of what the caller uses
+            raise
+        return rule.aggregate(prepared, faulty_max=faulty_max, **of_rule)
 
     def least(f: int) -> int:
         enough, own = rule.least_contributions(f), first.least_contributions(f)
-        return next(n for n in itertools.count(own) if first.left(n, **settings) >= enough)
+        most = own
+        while first.left(most, **settings) < enough:
+            most *= 2
+        return own + bisect_left(range(own, most), enough, key=lambda n: first.left(n, **settings))
+
+    def check(n: int, f: int) -> None:
+        check_count(name, count=n, faulty_max=f, per_faulty=0)
+        if n < least(f):
+            raise TooFewContributions(rule=name, faulty_max=f, needed=least(f), got=n)
 
     name, proven = f"{first.name} + {rule.name}", tuple[Bound, ...]()
     if first.kappa is not None and rule.kappa is not None:
-        constant = partial(_both, first.kappa, rule.kappa, settings, least, name)
+        constant = partial(_both, first.kappa, rule.kappa, settings, check)
         proven = (Bound(measure="variance", constant=constant, source=f"{first.source}; {rule.source}"),)
     return Rule(
         name=name,
@@ -150,14 +171,11 @@ def _both(
     composed: Callable[..., float],
     kappa: Callable[[int, int], float],
     settings: Mapping[str, Any],
-    least: Callable[[int], int],
-    name: str,
+    check: Callable[[int, int], None],
     n: int,
     f: int,
 ) -> float:
-    check_count(name, count=n, faulty_max=f)
-    if n < least(f):
-        raise TooFewContributions(rule=name, faulty_max=f, needed=least(f), got=n)
+    check(n, f)
     return composed(n, f, kappa, **settings)
 
 

@@ -20,6 +20,7 @@ from hqde_ref.core.kernels.rows import (
     check_arena,
     check_count,
     check_weights,
+    require_data,
     require_finite,
     wide_dtype,
 )
@@ -43,7 +44,9 @@ def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[fl
     """
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=0)
-    return exact_weighted_mean(rows, check_weights(_RULE, weights, count=len(rows)))
+    given = check_weights(_RULE, weights, count=len(rows))
+    require_data(_RULE, rows)
+    return exact_weighted_mean(rows, given)
 
 
 def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | None = None) -> Tensor:
