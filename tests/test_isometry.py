@@ -1,4 +1,4 @@
-"""Points that lie to each other as rows do: from Cholesky's factor where it has all digits, else from eigenvectors."""
+"""Points that lie to each other as rows do: from Cholesky's factor where there is one, else from eigenvectors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core import isometry
 from hqde_ref.core.isometry import embed, express, partial_gram
 from hqde_ref.core.kernels import median_sweeps
+from hqde_ref.core.rules import RULES, certify
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers
+from hqde_ref.errors import ConfigurationError
 
 
 def _normal(count: int, length: int) -> Tensor:
@@ -31,6 +32,7 @@ CASES = {
     "on a line": _normal(1, 40) * torch.arange(6, dtype=torch.float64)[:, None],
     "of sizes 1e-30 to 1e30": _normal(5, 40) * torch.tensor([1e-30, 1e-10, 1.0, 1e10, 1e30])[:, None],
     "a rounding apart": 1.0 + 1e-9 * _normal(6, 40),
+    "nearly dependent": torch.cat([_normal(5, 40), _normal(5, 40).mean(dim=0, keepdim=True) + 1e-7]),
     "all equal": torch.ones(4, 5, dtype=torch.float64),
     "one row": _normal(1, 5),
 }
@@ -51,7 +53,7 @@ def test_points_lie_to_each_other_as_the_rows_do(case: str) -> None:
         for j, other in enumerate(rows):
             found = float((embedding.points[i] - embedding.points[j]).norm())
             wanted = float((row - other).norm())
-            assert abs(found - wanted) <= 3e-7 * float(max(lengths[i], lengths[j])), (i, j, found, wanted)
+            assert abs(found - wanted) <= 1e-13 * float(max(lengths[i], lengths[j])), (i, j, found, wanted)
             assert bool(row.equal(other)) == bool(embedding.points[i].equal(embedding.points[j]))
 
 
@@ -63,7 +65,7 @@ def test_multipliers_of_a_mean_give_the_mean(case: str) -> None:
     shares = torch.arange(1, len(rows) + 1, dtype=torch.float64)
     point = shares / shares.sum() @ embedding.points
     again = torch.tensor(express(point, embedding), dtype=torch.float64) @ embedding.points
-    assert float((again - point).norm()) <= 1e-6 * float(embedding.lengths.max())
+    assert float((again - point).norm()) <= 1e-13 * float(embedding.lengths.max())
 
 
 def test_a_point_that_is_a_row_has_that_row_alone() -> None:
@@ -79,7 +81,7 @@ def test_both_factors_lay_the_same_points(monkeypatch: pytest.MonkeyPatch) -> No
     contents = _contents(rows)
     quick = embed(gram, contents=contents)
     assert bool((quick.units.triu(1) == 0.0).all())  # Cholesky's
-    monkeypatch.setattr(isometry, "_REGULAR", 2.0)
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda matrix: (matrix, torch.tensor(1)))
     slow = embed(gram, contents=contents)
     assert not bool((slow.units.triu(1) == 0.0).all())
     assert torch.allclose(quick.points @ quick.points.T, slow.points @ slow.points.T, rtol=0.0, atol=1e-12)
@@ -101,3 +103,27 @@ def test_outliers_among_many_rows_are_those_that_the_gram_matrix_shows(
     assert 130 <= len(swept.kept) < 160
     assert swept.scores == pytest.approx(multiplied.scores, rel=1e-6)
     assert swept.scores != multiplied.scores  # it is another way
+
+
+@pytest.mark.parametrize("exponent", [-140, -170, -300])
+def test_distances_whose_products_vanish_are_refused_where_nothing_is_larger(exponent: int) -> None:
+    """All points would coincide, and any row be certified as right."""
+    rows = _normal(7, 5) * 10.0**exponent / 100
+    gram, _ = partial_gram(list(rows))
+    with pytest.raises(ConfigurationError, match=r"greatest distance in a sharded .* at least 1e-140, got .* or less"):
+        embed(gram, contents=_contents(rows))
+    beside = torch.cat([rows, torch.full((1, 5), 1e-100, dtype=torch.float64)])  # whoever is near may vanish
+    gram, _ = partial_gram(list(beside))
+    assert float(embed(gram, contents=_contents(beside)).lengths.max()) == pytest.approx(1e-100 * 5**0.5)
+
+
+def test_a_tie_at_the_limit_is_not_left_to_sweeps() -> None:
+    """Rows along the axes: half of them 1 from the median, some 3, exactly at the limit. Sweeps see 3 + 1.6e-8."""
+    eye = torch.eye(70)
+    rows = torch.cat([eye, -eye, 3 * eye[:5], -3 * eye[:5]])
+    assert len(rows) > median_sweeps.SWEEP_ROWS
+    assert choose_outliers(rows, rejections_max=20).kept == tuple(range(150))
+    output = RULES["filtered_geometric_median"].aggregate(rows, faulty_max=20)
+    certificate = certify("filtered_geometric_median", rows, output, faulty_max=20)
+    assert certificate.excess < 1e-6
+    assert certificate.because.startswith("of the 150 rows kept of 150")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from hqde_ref.core.rules import certify
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import (
     Aggregate,
@@ -184,3 +185,21 @@ def test_a_fault_of_a_store_says_whether_it_took_effect() -> None:
     reason = node.perform(StoreGet(key="k")).reason
     assert "s2: crashed" in reason
     assert "s1 has joined no plan, wanted plan 0; rejoin it" in reason
+
+
+def test_a_sharded_round_of_values_whose_products_vanish_is_refused_and_a_flat_one_is_right() -> None:
+    """It published any of them as proven."""
+    rows = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e-170
+    updates = tuple(Update(worker=f"w{index}", tensors={"w": row}) for index, row in enumerate(rows))
+    flat, sharded = (
+        Reference()
+        .start()
+        .perform(Aggregate(rule="geometric_median", topology=topology, updates=updates, faulty_max=2))
+        for topology in ("flat", "sharded")
+    )
+    assert isinstance(flat, Aggregated)
+    assert flat.result is not None
+    assert certify("geometric_median", rows, flat.result["w"], faulty_max=2).excess < 1e-9
+    assert isinstance(sharded, Aggregated)
+    assert sharded.result is None
+    assert "greatest distance in a sharded round must be at least 1e-140" in str(sharded.refused)

@@ -106,6 +106,21 @@ def test_the_evidence_says_which_bound_is_left() -> None:
     assert 1.0 <= turned.radius_factor <= 1.0001 * most
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_rounding_at_the_root_takes_no_radius_away(dtype: torch.dtype) -> None:
+    """Three translates of a triangle: the root's median is one of its children, whose pull is back beside it."""
+    triangle = torch.tensor([[0.0, 0.0], [1.0, 0.1], [0.2, 0.9]], dtype=torch.float64)
+    updates = tuple(
+        Update(worker=f"w{3 * group + corner}", tensors={"w": (row + shift).to(dtype)})
+        for group, shift in enumerate(torch.tensor([[0.0, 0.0], [0.5, 0.25], [1.0, 0.5]], dtype=torch.float64))
+        for corner, row in enumerate(triangle)
+    )
+    request = Aggregate(rule="geometric_median", topology="tree", updates=updates, faulty_max=2, branching=3)
+    evidence = _done(Reference().start().perform(request)).evidence
+    assert evidence is not None
+    assert evidence.radius_factor == pytest.approx((2 / 3 / math.sqrt(1 / 3)) ** 2, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("gone", "survives"), [("0", 2), ("01", 2), ("03", 1), ("036", 1), ("012", 1), ("8", 2), ("67", 2)]
 )

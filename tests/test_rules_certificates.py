@@ -1,5 +1,7 @@
 """``certify`` with a rule's own settings: right with those the output was made with, wrong with others (4.5)."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -128,3 +130,61 @@ def test_rows_without_coordinates_have_a_certificate() -> None:
         certify("geometric_median", [torch.zeros(0, dtype=torch.float64)] * 3, torch.zeros(0), faulty_max=0).excess
         == 0.0
     )
+
+
+def test_an_output_beside_an_optimal_row_by_rounding_is_judged_as_that_row() -> None:
+    """One unit in the last place off the optimum, its own pull is back: so that row is judged, and how far it is."""
+    rows = seeded(7, 30).to(torch.float32)
+    rows[3] = rows[[0, 1, 2, 4, 5, 6]].mean(dim=0)
+    beside = rows[3].clone()
+    beside[5] = torch.nextafter(beside[5], torch.tensor(math.inf))
+    exact, found = (certify("geometric_median", rows, output, faulty_max=2) for output in (rows[3], beside))
+    assert (exact.excess, exact.aside) == (0.0, 0.0)
+    assert (found.excess, found.radius_factor) == (0.0, exact.radius_factor)
+    assert found.aside == float(beside[5].double() - rows[3, 5].double())
+    assert found.gap == pytest.approx(7 * found.aside)
+    assert found.because.startswith(f"the output, but for {found.aside:.3g} of rounding, is a geometric median")
+    farther = rows[3].clone()
+    farther[5] += 1e-4
+    assert certify("geometric_median", rows, farther, faulty_max=2).excess > 0.1
+    blocks = certify("blockwise_geometric_median", rows, beside, faulty_max=2, blocks=((0, 4), (4, 30)))
+    assert (blocks.aside, [one.aside for one in blocks.blocks]) == (found.aside, [0.0, found.aside])
+
+
+def test_no_radius_is_promised_where_liars_weigh_as_much_as_the_honest() -> None:
+    """A share that is 1 but for rounding gave a factor of 6.7e7."""
+    rows = seeded(1, 4)
+    for seed in range(50):
+        assert certify("geometric_median", rows, seeded(4, seed=seed + 1), faulty_max=0).radius_factor is None
+        line = seeded(3, 1, seed=seed) * seeded(1, 5)
+        low, high = line[line[:, 0].argsort()][:2]
+        share = 0.1 + 0.016 * seed
+        between = share * low + (1 - share) * high
+        assert certify("geometric_median", line, between, faulty_max=1).radius_factor is None
+
+
+@pytest.mark.parametrize("weights", [[1e200] * 8 + [1e-200], [1e-300] + [1e300] * 8])
+def test_a_wrong_output_has_a_gap_whatever_the_weights(weights: list[float]) -> None:
+    rows = seeded(9, 6)
+    wrong = certify("geometric_median", rows, rows.mean(dim=0) + 5, faulty_max=0, weights=weights)
+    assert wrong.excess > 0.9
+    assert wrong.gap is not None
+    assert wrong.gap > max(weights)
+    right = RULES["geometric_median"].aggregate(rows, faulty_max=0, weights=weights)
+    certificate = certify("geometric_median", rows, right, faulty_max=0, weights=weights)
+    assert certificate.gap is not None
+    assert certificate.gap < 1e-9 * max(weights)
+
+
+@pytest.mark.parametrize("far", [1e100, 1e150, 1e170])
+def test_liars_far_off_do_not_make_all_honest_scores_equal(far: float) -> None:
+    """Half of all distances are the liars': in units of those, squares of honest ones vanish."""
+    rows = seeded(10, 4)
+    for liar, coordinate, sign in ((7, 0, 1), (8, 1, 1), (9, 2, -1)):
+        rows[liar] = 0.0
+        rows[liar, coordinate] = sign * far
+    right = RULES["krum"].aggregate(rows, faulty_max=3)
+    excesses = [certify("krum", rows, row, faulty_max=3).excess for row in rows]
+    assert sum(excess == 0.0 for excess in excesses) == 1
+    assert certify("krum", rows, right, faulty_max=3).excess == 0.0
+    assert all(excess == math.inf or excess > 1e100 for excess in excesses[7:])

@@ -240,7 +240,9 @@ def test_blocks_are_medians_by_themselves() -> None:
     assert torch.equal(result[4:], geometric_median(rows[:, 4:], faulty_max=2))
     assert torch.equal(blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (4, 4), (4, 10))), result)
     assert torch.equal(blockwise_geometric_median(rows, faulty_max=2), geometric_median(rows, faulty_max=2))
-    with pytest.raises(LayoutError, match=r"blocks of blockwise_geometric_median: wanted ranges that cover 0..10 in"):
+    with pytest.raises(
+        LayoutError, match=r"blocks of blockwise_geometric_median: wanted ranges \(pairs of integers\) that cover 0..10"
+    ):
         blockwise_geometric_median(rows, faulty_max=2, blocks=((0, 4), (5, 10)))
     rows[1, 2], rows[5, 9] = math.nan, math.inf
     with pytest.raises(NotFinite, match=r"blockwise_geometric_median was given NaN or infinity in row\(s\) 1, 5"):

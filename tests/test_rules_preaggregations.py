@@ -335,3 +335,34 @@ def test_settings_of_other_types_are_refused_by_name() -> None:
         get_rule("centred_clipping").aggregate(rows, faulty_max=2, reference=[0.0] * 3)
     with pytest.raises(ConfigurationError, match="factor of filtered_geometric_median"):
         get_rule("filtered_geometric_median").aggregate(rows, faulty_max=2, factor="2")
+
+
+def test_a_composition_takes_a_bucket_at_least_and_what_a_backend_is_for() -> None:
+    rule = compose("bucketing", "weighted_mean", size=3)
+    assert rule.least_contributions(0) == 3
+    with pytest.raises(TooFewContributions, match=r"bucketing \+ weighted_mean with faulty_max=0 needs at least 3"):
+        rule.aggregate(seeded(2, 4), faulty_max=0)
+    trimmed, rows = compose("bucketing", "trimmed_mean", size=2), seeded(9, 4)
+    assert torch.equal(trimmed.aggregate(rows, faulty_max=1, backend="eager"), trimmed.aggregate(rows, faulty_max=1))
+    with pytest.raises(ConfigurationError, match="a setting of geometric_median must be one of weights, got 'backend'"):
+        compose("bucketing", "geometric_median", size=2).aggregate(rows, faulty_max=1, backend="eager")
+
+
+@pytest.mark.parametrize("order", [[0.0, 1.0, 2.0], [None] * 3, 5, [0, 1], [0, 1, 1]])
+def test_an_order_that_is_no_permutation_is_refused(order: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"order of bucketing must be a permutation of 0\.\.2, got "):
+        compose("bucketing", "weighted_mean", size=2, order=order).aggregate(seeded(3, 2), faulty_max=0)
+
+
+@pytest.mark.parametrize("blocks", [5, [(0,)], [(0, 2.0), (2.0, 4)], "ab", [(0, 3)], [(1, 4)]])
+def test_blocks_that_do_not_cover_the_row_are_refused(blocks: object) -> None:
+    with pytest.raises(LayoutError, match=r"ranges \(pairs of integers\) that cover 0\.\.4 in order, got "):
+        RULES["blockwise_geometric_median"].aggregate(seeded(3, 4), faulty_max=0, blocks=blocks)
+
+
+@pytest.mark.parametrize("blocks", [None, [(0, 4)], [(0, 2), (2, 4)]])
+def test_a_bad_row_is_named_by_the_rule_that_was_asked_for(blocks: object) -> None:
+    rows = seeded(3, 4)
+    rows[1, 3] = math.nan
+    with pytest.raises(NotFinite, match=r"blockwise_geometric_median was given NaN or infinity in row\(s\) 1"):
+        RULES["blockwise_geometric_median"].aggregate(rows, faulty_max=0, blocks=blocks)

@@ -41,6 +41,7 @@ __all__ = [
 
 _BLOCK_VALUES = 1 << 19
 _EXTREME = 200  # binary exponent of a weight
+_ROUNDED = 1e-9  # a share of 1 that was computed may come out as that much less
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +61,10 @@ class Certificate:
     rank_interval: (a, b), 1-based: every coordinate of the output lies between the a-th and the b-th smallest value of
         it (coordinate-wise rules only); a > f and b <= n - f prove that it is inside the honest range.
     score_order: the rows by Krum score, lowest first (Krum only).
-    radius_factor: C such that |output - z| <= C * max over honest i of |x_i - z| for every z, or None where f and G
-        are too large for such a bound (geometric median only).
+    radius_factor: C such that |output - z| <= aside + C * max over honest i of |x_i - z| for every z, or None where f
+        and G are too large for such a bound (geometric median only).
+    aside: 0.0, or how far the output lies from the row that is judged in its place, being that row but for rounding:
+        beside an optimal row, however near, the pull of that row is left (geometric median only).
     blocks: the certificate of each block of coordinates (blockwise geometric median only).
     """
 
@@ -75,6 +78,7 @@ class Certificate:
     radius_factor: float | None = None
     rank_interval: tuple[int, int] | None = None
     score_order: tuple[int, ...] | None = None
+    aside: float = 0.0
     blocks: tuple[Certificate, ...] = ()
 
 
@@ -99,14 +103,44 @@ def certify_geometric_median(
     unit = exponent if abs(exponent) > _EXTREME else 0  # only ratios count, and squares of extreme weights do not fit
     given = tuple(math.ldexp(weight, -unit) for weight in given)
     far = _distances(rows, point)
-    w = torch.tensor(given, dtype=torch.float64)
+    found, nearest = _judge(rows, point, given, far, faulty_max), int(far.argmin())
+    aside = float(far[nearest])
+    if 0.0 < aside <= _rounding(output, rows[nearest]):
+        row = rows[nearest].to(torch.float64)
+        found = _better(found, _judge(rows, row, given, _distances(rows, row), faulty_max), aside, math.fsum(given))
+    return _in_units(found, unit)
+
+
+def _judge(
+    rows: Sequence[Tensor], point: Tensor, weights: tuple[float, ...], far: Tensor, faulty_max: int
+) -> Certificate:
+    w = torch.tensor(weights, dtype=torch.float64)
     there = far == 0.0
     pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
     rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
     pull, lean = _pull_and_lean(rows, point, pulls, rest)
     norm = max(0.0, pull - float(w[there].sum())) if math.isfinite(pull) else math.inf
     dual = _dual_gap(far, w, rest, norm, lean * norm) if math.isfinite(norm) else math.inf
-    return _in_units(median_certificate(far, given, norm, faulty_max=faulty_max, gap=dual), unit)
+    return median_certificate(far, weights, norm, faulty_max=faulty_max, gap=dual)
+
+
+def _rounding(output: Tensor, row: Tensor) -> float:
+    """Return how far rounding to the coarser dtype of the two may have moved the output."""
+    size = output.detach().abs().to(torch.float64)
+    top = float(size.max())
+    eps = max(torch.finfo(output.dtype).eps, torch.finfo(row.dtype).eps)
+    return eps * top * float(torch.linalg.vector_norm(size / top)) if top > 0.0 else 0.0
+
+
+def _better(own: Certificate, of_row: Certificate, aside: float, total: float) -> Certificate:
+    """Return the certificate of the output, or of the row that it is but for rounding, whichever says more."""
+    assert own.subgradient_norm is not None
+    assert of_row.subgradient_norm is not None
+    assert of_row.gap is not None
+    if own.subgradient_norm <= of_row.subgradient_norm:
+        return own
+    because = of_row.because.replace("the output", f"the output, but for {aside:.3g} of rounding,", 1)
+    return replace(of_row, aside=aside, gap=of_row.gap + total * aside, because=because)
 
 
 def _in_units(found: Certificate, unit: int) -> Certificate:
@@ -229,7 +263,7 @@ def _weighted_middle(far: Tensor, w: Tensor) -> float:
 
 def _radius_factor(share: float) -> float | None:
     """Return 1 / sqrt(1 - share^2), share being (weight of the faulty + G) / weight of the honest."""
-    return 1.0 / math.sqrt(1.0 - share * share) if share < 1.0 else None
+    return 1.0 / math.sqrt(1.0 - share * share) if share < 1.0 - _ROUNDED else None
 
 
 def _dual_gap(far: Tensor, w: Tensor, rest: Tensor, norm: float, lean: float) -> float:
@@ -237,8 +271,11 @@ def _dual_gap(far: Tensor, w: Tensor, rest: Tensor, norm: float, lean: float) ->
     spread = float(rest.sum())
     if norm == 0.0 or spread == 0.0:
         return 0.0 if norm == 0.0 else math.inf
-    shrink = norm * float((rest / w).max()) / spread
-    return max(0.0, (shrink * float(w @ far) + lean / spread) / (1.0 + shrink))
+    shrink = (
+        norm * float((rest / w.clamp_min(1e-300)).max()) / spread
+    )  # beside extreme weights some are 0, and rest too
+    gap = (shrink * float(w @ far) + lean / spread) / (1.0 + shrink)
+    return max(0.0, gap) if math.isfinite(gap) else math.inf
 
 
 def _reach(far: Tensor, w: Tensor) -> float:
@@ -296,9 +333,10 @@ def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbour
     check_count(rule, count=count, faulty_max=faulty_max, beyond=3)
     counted = resolve_neighbours(rule, neighbours, count=count, faulty_max=faulty_max)
     far = torch.stack([_distances(rows, row.to(torch.float64)) for row in rows])
-    # In units of a usual distance no square overflows or vanishes but those of rows far out, or next to each other.
-    usual = far[far > 0.0]
-    scores = ((far / usual.median()) ** 2 if len(usual) else far).sort(dim=1).values[:, 1 : counted + 1].sum(dim=1)
+    nearest = far.sort(dim=1).values[:, 1 : counted + 1]
+    # In units of the least reach of any row the scores that matter neither overflow nor vanish, whoever lies far out.
+    reach = nearest[:, -1][nearest[:, -1] > 0.0]
+    scores = (nearest / reach.min() if len(reach) else nearest).square().sum(dim=1)
     order = tuple(torch.argsort(scores, stable=True).tolist())
     # A row's own dtype decides whether the output is that row; any other output is no row at all.
     same = [index for index, row in enumerate(rows) if torch.equal(row.to(torch.float64), point)]

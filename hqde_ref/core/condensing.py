@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.certificates import certify_geometric_median
 from hqde_ref.core.combining import lower_median, resolve_rows
 from hqde_ref.core.packing import float_blocks, merge_rows, split_rows
 from hqde_ref.messages import Condense
@@ -41,9 +40,6 @@ def condense(request: Condense, parts: Sequence[Tensor]) -> tuple[Tensor, float 
     table = torch.cat(integers)
     if request.root:
         packed = merge_rows(found.row, lower_median(table.view(len(request.workers), -1)), layout)
-        published = split_rows(packed, layout)[0].double()
-        if own is not None and not torch.equal(published, found.row):  # rounded: judge what is published
-            own = certify_geometric_median(rows, published, faulty_max=request.faulty_max).radius_factor
     else:
         packed = torch.cat([found.row.contiguous().view(torch.uint8), table.view(torch.uint8)])
     whole = None if own is None or request.radius_factor is None else own * request.radius_factor

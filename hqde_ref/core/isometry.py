@@ -34,9 +34,9 @@ __all__ = [
     "partial_gram",
 ]
 
-_REGULAR = 1e-6  # of squared pivots: from here on Cholesky's factor loses no digit that the products have
 _NOISE = 1e-13  # eigenvalues of a correlation matrix below this are rounding
 _LARGEST = 1e150  # beyond, float64 products overflow
+_SMALLEST = 1e-140  # of the greatest distance: below, products lose digits, and then vanish
 LARGEST_SHARDED = 1e140  # of a value in a sharded round: rows of so large ones still have lengths below that
 _FEW = 1 << 18  # up to so many values, float64 throughout costs nothing that matters
 
@@ -59,6 +59,8 @@ def partial_gram(rows: Sequence[Tensor]) -> tuple[Tensor, int]:
             setting="values of a sharded round", wanted="at most 1e150", got=float(lengths.max()), do="scale them"
         )
     places = torch.argsort(torch.tensor(order, device=gram.lengths.device))
+    # What would vanish is kept just large enough for ``embed`` to see that it was there.
+    lengths = torch.where(lengths > 0, lengths.clamp_min(_SMALLEST * 1e-5), 0.0)
     products = gram.cosines * lengths[:, None] * lengths
     return products[places][:, places], order[centre_row(gram)]
 
@@ -91,6 +93,9 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
     """Points with this Gram matrix; rows of equal content get equal points.
 
     Directions and lengths are kept apart, so that rows of any size keep their digits.
+
+    Raises:
+        ConfigurationError: no row is farther than 1e-140 from the centre, though some are not at it.
     """
     found: dict[str, int] = {}
     for row, content in enumerate(contents):
@@ -98,6 +103,13 @@ def embed(gram: Tensor, *, contents: Sequence[str]) -> Embedding:
     firsts, places = list(found.values()), {content: place for place, content in enumerate(found)}
     owners = [places[content] for content in contents]
     lengths = gram.diagonal().clamp_min(0.0).sqrt()[firsts]
+    if 0.0 < float(lengths.max()) < _SMALLEST:
+        raise ConfigurationError(
+            setting="greatest distance in a sharded round",
+            wanted=f"at least {_SMALLEST:g}",
+            got=f"{float(lengths.max()):.1e} or less",
+            do="scale the contributions up, or aggregate them flat",
+        )
     inverse = torch.where(lengths > 0, 1.0 / lengths.clamp_min(1e-300), 0.0)
     cosines = (gram[firsts][:, firsts] * inverse[:, None] * inverse[None, :]).clamp(-1.0, 1.0)
     units, backwards = _factorise((cosines + cosines.T) / 2)
@@ -115,15 +127,12 @@ def _factorise(cosines: Tensor) -> tuple[Tensor, Tensor]:
     regular = cosines.clone()
     regular.diagonal().fill_(1.0)  # also of a row that is the centre, which has no direction
     lower, info = torch.linalg.cholesky_ex(regular)
-    if int(info) == 0 and float(lower.diagonal().min()) ** 2 > _REGULAR:
+    if int(info) == 0:
         identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         return lower, torch.linalg.solve_triangular(lower, identity, upper=False).T
     values, vectors = torch.linalg.eigh(cosines)
     spread = torch.where(values > _NOISE * len(values), values.clamp_min(0.0).sqrt(), 0.0)
-    units = vectors * spread
-    norms = torch.linalg.vector_norm(units, dim=1, keepdim=True)
-    units = torch.where(norms > 0, units / norms.clamp_min(1e-300), 0.0)
-    return units, vectors * torch.where(spread > 0, 1.0 / spread.clamp_min(1e-300), 0.0)
+    return vectors * spread, vectors * torch.where(spread > 0, 1.0 / spread.clamp_min(1e-300), 0.0)
 
 
 def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
@@ -133,8 +142,6 @@ def express(point: Tensor, embedding: Embedding) -> tuple[float, ...]:
     if equal:
         return tuple(float(index == equal[0]) for index in range(n))
     found = embedding.inverse @ point
-    # Once more on what is left: units of no full rank were brought to length 1 after they had been inverted.
-    found = found + embedding.inverse @ (point - embedding.units.T @ found)
     lengths = embedding.lengths[list(embedding.firsts)]
     multipliers = torch.zeros_like(embedding.lengths)
     multipliers[list(embedding.firsts)] = torch.where(lengths > 0, found / lengths.clamp_min(1e-300), 0.0)

@@ -63,7 +63,8 @@ class Evidence:
             dtypes comes on top. None when the rule promises nothing.
         subgradient_norm: of the sum of distances at the result; 0 is optimal. None for other rules. A sharded round
             measures it before the result is rounded, since no node sees the rounded result whole.
-        radius_factor: distance to any z is at most this times the farthest honest distance to z. None likewise.
+        radius_factor: distance to any z is at most this times the farthest honest distance to z. None likewise. Of a
+            tree it holds of the result before that is rounded to the layout's dtypes, as of a sharded round.
         honest_box: every value lies between the least and the greatest honest one. What is left of a coordinate-wise
             rule that went node by node up a tree, where no kappa holds; False says nothing.
     """

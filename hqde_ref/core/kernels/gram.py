@@ -176,8 +176,10 @@ def _take_apart(
     unit = _choose_unit(lengths.tolist(), exponents, weights)
     norms = lengths
     if any(exponents) or unit != 0:
-        shifts = [float(min(max(e - unit, -_SPREAD_EXPONENT), _SPREAD_EXPONENT)) for e in exponents]
-        norms = lengths * torch.exp2(torch.tensor(shifts, dtype=torch.float64, device=lengths.device))
+        sizes = [math.frexp(length)[1] for length in lengths.tolist()]
+        limit = _SPREAD_EXPONENT  # of a row's size in units of 2**unit, not of what it was scaled by
+        kept = [min(max(e + size - unit, -limit), limit) - size for e, size in zip(exponents, sizes, strict=True)]
+        norms = torch.ldexp(lengths, torch.tensor(kept, device=lengths.device))
     return Gram(
         cosines=cosines,
         norms=norms,

@@ -12,6 +12,7 @@ only. Without blocks, as in a round, the whole row is one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -47,8 +48,7 @@ def blockwise_geometric_median(
     given = check_weights(_RULE, weights, count=len(rows))
     require_data(_RULE, rows)
     ranges = resolve_blocks(blocks, length=rows[0].numel())
-    if len(ranges) > 1:  # else rows that are bad in a later block would not be named
-        require_finite(_RULE, rows)
+    require_finite(_RULE, rows)  # by this name, and those too that are bad in a later block
     parts = [
         geometric_median([row[low:high] for row in rows], faulty_max=faulty_max, weights=given) for low, high in ranges
     ]
@@ -57,13 +57,20 @@ def blockwise_geometric_median(
 
 def resolve_blocks(blocks: Blocks | None, *, length: int) -> tuple[tuple[int, int], ...]:
     """Return the ranges meant, those without coordinates left out; arguments and errors as for the rule."""
-    found = ((0, length),) if blocks is None else tuple(blocks)
-    edges = [0] + [high for _, high in found]
-    if [low for low, _ in found] != edges[:-1] or edges[-1] != length or sorted(edges) != edges:
+    found = ((0, length),) if blocks is None else _as_pairs(blocks)
+    edges = [0] + [high for _, high in found or ()]
+    if found is None or [low for low, _ in found] != edges[:-1] or edges[-1] != length or sorted(edges) != edges:
         raise LayoutError(
             what=f"blocks of {_RULE}",
-            wanted=f"ranges that cover 0..{length} in order",
-            got=str(list(found)[:4]),
+            wanted=f"ranges (pairs of integers) that cover 0..{length} in order",
+            got=repr(blocks)[:80],
             do="use the layout's own entries",
         )
     return tuple((low, high) for low, high in found if low < high)
+
+
+def _as_pairs(blocks: object) -> tuple[tuple[int, int], ...] | None:
+    try:
+        return tuple((index(low), index(high)) for low, high in blocks)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):  # no iterable, no pairs, or no integers
+        return None

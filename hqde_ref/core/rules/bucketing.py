@@ -9,6 +9,7 @@ n_b = ceil(n / size) buckets the rule after it must stand f faulty ones of n_b, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 from torch import Tensor
 
@@ -39,16 +40,24 @@ def average_buckets(updates: Updates, *, size: int, order: Sequence[int] | None 
     require_data(_RULE, rows)
     require_finite(_RULE, rows)
     check_size(size, most=len(rows))
-    order = range(len(rows)) if order is None else order
-    if sorted(order) != list(range(len(rows))):
+    places = range(len(rows)) if order is None else _as_permutation(order, len(rows))
+    buckets = [[rows[place] for place in places[start : start + size]] for start in range(0, len(rows), size)]
+    return tuple(average_rows([bucket[place] for place in content_order(bucket)]) for bucket in buckets)
+
+
+def _as_permutation(order: Sequence[int], count: int) -> list[int]:
+    try:
+        places = [index(place) for place in order]
+    except TypeError:  # no sequence, or not of integers
+        places = []
+    if sorted(places) != list(range(count)):
         raise ConfigurationError(
             setting=f"order of {_RULE}",
-            wanted=f"a permutation of 0..{len(rows) - 1}",
-            got=list(order),
+            wanted=f"a permutation of 0..{count - 1}",
+            got=order,
             do="shuffle the indices of the rows",
         )
-    buckets = [[rows[index] for index in order[start : start + size]] for start in range(0, len(rows), size)]
-    return tuple(average_rows([bucket[place] for place in content_order(bucket)]) for bucket in buckets)
+    return places
 
 
 def check_size(size: object, *, most: int | None = None) -> None:

@@ -83,6 +83,7 @@ def certify_blockwise(
         rule=_BLOCKWISE,
         gap=math.fsum(one.gap or 0.0 for one in found),
         radius_factor=max(factors) * math.sqrt(len(found)) if len(factors) == len(found) else None,
+        aside=math.hypot(*(one.aside for one in found)),
         blocks=found,
         because=f"in the worst of {len(found)} blocks, {low}..{high}, {found[worst].because}",
     )

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _RULE = "filtered_geometric_median"
+_SURE = 1e-6  # of a score: sweeps do not tell what is nearer to each other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,19 +68,25 @@ def choose_outliers(rows: Updates, *, rejections_max: int, factor: float = 3.0, 
     given = as_rows(rows, rule=_RULE)
     _check_settings(rejections_max, factor, floor, count=len(given))
     require_data(_RULE, given)
-    order, unit, scores = _score(given)
-    return screen_scores(order, unit, scores, rejections_max=rejections_max, factor=factor, floor=floor)
+    screening = _sweep(given, rejections_max, factor, floor) if len(given) >= SWEEP_ROWS else None
+    if screening is not None:
+        return screening
+    order, gram, scores = _measure(given)
+    return screen_scores(order, gram.unit, scores, rejections_max=rejections_max, factor=factor, floor=floor)
 
 
-def _score(rows: Sequence[Tensor]) -> tuple[tuple[int, ...], int, Tensor]:
-    """Return the content order, and in it each row's distance from the geometric median in units of 2**unit."""
-    if len(rows) >= SWEEP_ROWS:
-        order = content_order(rows)
-        swept = sweep_median([rows[index] for index in order], [1.0] * len(rows))
-        if swept is not None:
-            return order, 0, swept.far
-    order, gram, scores = _measure(rows)
-    return order, gram.unit, scores
+def _sweep(rows: Sequence[Tensor], rejections_max: int, factor: float, floor: float) -> Screening | None:
+    """Return what sweeps find, which is good to some 1e-7 of a score; None where they do not settle who is kept."""
+    order = content_order(rows)
+    swept = sweep_median([rows[index] for index in order], [1.0] * len(rows))
+    if swept is None:
+        return None
+    found = screen_scores(order, 0, swept.far, rejections_max=rejections_max, factor=factor, floor=floor)
+    scores = swept.far.sort().values
+    last = len(found.kept) - 1
+    at_the_limit = (scores - found.limit).abs() <= _SURE * found.limit
+    at_the_cut = last + 1 < len(rows) and float(scores[last + 1] - scores[last]) <= _SURE * float(scores[last])
+    return None if at_the_cut or bool(at_the_limit.any()) else found
 
 
 def filtered_geometric_median(
@@ -108,6 +115,9 @@ def filtered_geometric_median(
     check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=3)
     most = resolve_rejections(rejections_max, faulty_max=faulty_max)
     _check_settings(most, factor, floor, count=len(rows))
+    if len(rows) >= SWEEP_ROWS:
+        chosen = choose_outliers(rows, rejections_max=most, factor=factor, floor=floor).kept
+        return geometric_median([rows[index] for index in chosen], faulty_max=0)
     order, gram, scores = _measure(rows)
     screening = screen_scores(order, gram.unit, scores, rejections_max=most, factor=factor, floor=floor)
     kept = set(screening.kept)

@@ -47,7 +47,7 @@ def _bucket(updates: Updates, *, faulty_max: int, size: int, order: Sequence[int
 
 def _buckets_left(n: int, *, size: int, order: object = None) -> int:
     check_size(size)
-    return -(-n // size)
+    return -(-n // size) if n >= size else 0  # less than one bucket
 
 
 def _clip_statically(updates: Updates, *, faulty_max: int, limit: float) -> tuple[Tensor, ...]:

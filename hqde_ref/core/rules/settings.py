@@ -14,7 +14,8 @@ from hqde_ref.errors import ConfigurationError
 
 __all__ = ["check_settings", "is_size", "settings_of"]
 
-_NO_SETTINGS = frozenset({"updates", "output", "faulty_max", "backend"})  # a backend gives the same bits
+_BACKEND = "backend"  # gives the same bits: may be chosen where there is one, and is no setting
+_NO_SETTINGS = frozenset({"updates", "output", "faulty_max", _BACKEND})
 
 
 def settings_of(function: Callable[..., object]) -> tuple[str, ...]:
@@ -28,8 +29,8 @@ def check_settings(name: str, function: Callable[..., object], given: Iterable[s
     Raises:
         ConfigurationError: it names the settings there are.
     """
-    known, named = settings_of(function), sorted(given)
-    parameters = inspect.signature(function).parameters
+    known, parameters = settings_of(function), inspect.signature(function).parameters
+    named = sorted(one for one in given if one != _BACKEND or _BACKEND not in parameters)
     missing = [one for one in known if parameters[one].default is inspect.Parameter.empty and one not in named]
     unknown = [one for one in named if one not in known]
     if unknown:
