@@ -5,7 +5,8 @@ output as they judge ours.
 
 Source: HQDE clauses 4.5, 4.7 and 6.7; Minsker 2015 (arXiv:1308.1334) for the radius, Lagrange duality for the gap.
 Pure: no clock, no randomness, no input or output; arguments are never changed. A certificate says nothing about
-which rows were honest: its bounds hold if at most ``faulty_max`` rows were not.
+which rows were honest: its bounds hold if at most ``faulty_max`` rows were not. Where float64 ends, right outputs may
+look wrong: sums near 1.8e308, distances below 1e-308.
 """
 
 from __future__ import annotations

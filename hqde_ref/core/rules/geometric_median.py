@@ -26,7 +26,11 @@ _RULE = "geometric_median"
 
 
 def geometric_median(updates: Updates, *, faulty_max: int, weights: Sequence[float] | Tensor | None = None) -> Tensor:
-    """Return the geometric median of the rows; the middle of the segment where a whole segment is optimal.
+    """Return the geometric median of the rows.
+
+    Where a whole segment is optimal it is the middle, as far as products show it: beyond 2^18 values float32 rows are
+    multiplied in float32, and an end may come out. From 129 rows on the pull that is left is some 1e-7 of all, as the
+    certificate says, not 1e-15.
 
     Args:
         updates: n tensors (d,) or one (n, d) tensor, finite, of any scale.
