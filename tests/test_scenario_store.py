@@ -432,13 +432,16 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
             "small.yaml: system.store: writes + reads must be above copies=3, so that every read meets every write, "
             "got 3; raise writes or reads.",
         ),
+        (", store: {stores: -1}", "", "small.yaml: system.store.stores: wanted greater than or equal to 1, got -1"),
+        (", store: {stores: 0}", "", "small.yaml: system.store.stores: wanted greater than or equal to 1, got 0"),
         (", store: {copys: 3}", "", "small.yaml: system.store.copys: unknown key 'copys'; did you mean 'copies'?"),
         (", store: {stores: five}", "", "small.yaml: system.store.stores: wanted a valid integer, got 'five'"),
         (", store: {within: 3}", "", "small.yaml: system.store.within: wanted a duration with a unit"),
         (
             ", topology: sharded, store: {}",
             "",
-            "small.yaml: system: store: wanted none with a sharded state: several keys read together may mix two",
+            "small.yaml: system: store: wanted none with a state of 2 shards: several keys read together may mix two "
+            "rounds; use shards: 1, another topology, or no store",
         ),
         (
             "",
