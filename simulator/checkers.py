@@ -12,7 +12,7 @@ from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause, Remove
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
-from simulator.records import Finding, RoundRecord, Run
+from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
 from simulator.worlds import member_host
 
@@ -191,10 +191,16 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
             law=f"{'network' if strike.fault is None else f'fault {strike.fault}'} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
-            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else "it never took effect",
+            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else _why_not(strike),
         )
         for strike in run.strikes
     )
+
+
+def _why_not(strike: Strike) -> str:
+    if not strike.unmet:
+        return "it never took effect"
+    return f"the copy on {', '.join(strike.unmet)} was damaged, but no read met it: it was written over, lost or left"
 
 
 def _times(count: int) -> str:

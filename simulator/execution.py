@@ -198,7 +198,11 @@ def _summarise_run(run: Run) -> dict[str, Any]:
         "variant": run.variant,
         "digest": run.digest,
         "final_accuracy": run.final_accuracy,
-        "faults": [{"action": s.action, "hits": list(s.hits), "fired": s.fired} for s in run.strikes],
+        "faults": [
+            {"action": s.action, "hits": list(s.hits), "fired": s.fired}
+            | ({"unmet": list(s.unmet)} if s.action == "damage" else {})
+            for s in run.strikes
+        ],
         "rounds": rounds,
     }
 
