@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
-from simulator.checkers_store import find_unkept
+from simulator.checkers_store import find_unjudged, find_unkept
 from simulator.faults import Crash, Pause, Remove
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run, Strike
@@ -39,6 +39,8 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
         if broken:
             number, because = broken[0]
             findings.append(Finding(law=law, clause=clause, status="BROKEN", because=because, round=number))
+        elif law == "stored" and (because := _tell_unjudged(scenario, run)):
+            findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
         elif not judged:
             whole = "the only round cannot" if len(run.rounds) == 1 else f"none of {len(run.rounds)} rounds can"
             because = f"{whole} be judged: no proven bound applies"
@@ -50,6 +52,14 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
             findings.append(Finding(law=law, clause=clause, status="HOLDS", because=because))
     findings.extend(_check_last(scenario, run))
     return tuple(findings)
+
+
+def _tell_unjudged(scenario: Scenario, run: Run) -> str:
+    unjudged = [(r.round, why) for r in run.rounds if (why := find_unjudged(scenario, run, r)) is not None]
+    if not unjudged:
+        return ""
+    number, why = unjudged[0]
+    return f"not judged in {len(unjudged)} of {len(run.rounds)} rounds because messages get lost; round {number}: {why}"
 
 
 def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:

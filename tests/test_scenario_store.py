@@ -469,6 +469,26 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
         _run(_scenario())
 
 
+@pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
+def test_silence_where_messages_get_lost_is_not_judged_and_that_is_what_the_record_says(network: str) -> None:
+    text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
+    lossy, run = parse_scenario(text, file="small.yaml"), _run(_scenario())[0]
+    assert _stored(lossy, run) == ("HOLDS", None, "in all 3 rounds")
+    kept = run.rounds[2].kept
+    assert kept is not None
+    assert kept.written is not None
+    silent = _with_kept(run, 3, written=dataclasses.replace(kept.written, acknowledged=False, reason="too few"))
+    assert _stored(lossy, silent) == (
+        "CANNOT_TELL",
+        None,
+        "not judged in 1 of 3 rounds because messages get lost; round 3: the write was not acknowledged (too few)",
+    )
+    old = silent.rounds[0].kept
+    assert old is not None
+    assert _broken(lossy, _with_kept(silent, 3, read=old.read)).startswith("round 3: the first state was read")
+    assert _stored(_scenario(), silent)[0] == "BROKEN"
+
+
 # ------------------------------------------------------------------------------------------------ what files may say
 
 
