@@ -22,6 +22,7 @@ from simulator.worlds import World
 __all__ = ["Storage", "refuse_unread"]
 
 _TRIES = 2  # of a rejoin: on a crowded machine one may run out of time
+_BEGINNINGS = 10  # of stores: where messages get lost, so may these
 
 
 class Storage:
@@ -45,9 +46,14 @@ class Storage:
         Raises:
             RuntimeFault: when not all stores answer, or the write is not acknowledged: no fault has begun yet.
         """
-        for store, reply in self._ask_all(self._plan.stores, Reset(epoch=self._plan.epoch)).items():
-            if not isinstance(reply, Reported):
-                raise RuntimeFault(what=f"store {store}", problem=f"does not begin ({reply.reason})", do="run again")
+        waiting: dict[str, Any] = dict.fromkeys(self._plan.stores)
+        for _ in range(_BEGINNINGS):
+            replies = self._ask_all(waiting, Reset(epoch=self._plan.epoch))
+            waiting = {store: reply for store, reply in replies.items() if not isinstance(reply, Reported)}
+            if not waiting:
+                break
+        for store, reply in waiting.items():
+            raise RuntimeFault(what=f"store {store}", problem=f"does not begin ({reply.reason})", do="run again")
         written = self.write(0, payload, digest)
         if not written.acknowledged:
             problem = f"did not take the first state ({written.reason})"

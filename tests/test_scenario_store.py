@@ -489,6 +489,15 @@ def test_silence_where_messages_get_lost_is_not_judged_and_that_is_what_the_reco
     assert _stored(_scenario(), silent)[0] == "BROKEN"
 
 
+@pytest.mark.parametrize("network", ["lost_requests: 0.2", "lost_responses: 0.2"])
+def test_stores_begin_although_messages_get_lost(network: str) -> None:
+    text = BASE.format(faults="", rounds=1, store=", store: {within: 20s}").replace("latency: 1ms", network)
+    for seed in range(10):
+        run, _ = _run(parse_scenario(text, file="small.yaml").model_copy(update={"seed": seed}))
+        assert run.first is not None
+        assert run.first.acknowledged
+
+
 # ------------------------------------------------------------------------------------------------ what files may say
 
 
