@@ -29,6 +29,7 @@ _HOME = str(Path(ray.__file__).parent)  # stands in the command lines of Ray's o
 _ANSWER_S = 12.0  # how long a cluster may take to answer
 _LEAVE_S = 3.0  # how long what was begun of one may take to end by itself
 _ENDS = (signal.SIGINT, signal.SIGTERM)
+_set_handler = signal.signal
 _apart: list[set[int | signal.Signals]] = []  # the caller's mask, while ``own_signals`` is on
 
 
@@ -89,28 +90,28 @@ def own_signals() -> Iterator[None]:
         yield
         return
     waiting: list[int] = []  # what another thread took, and so was not blocked
-    stopped: SystemExit | None = None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     _apart.append(before)
     try:
         for number, handler in mine.items():
             if handler is not signal.SIG_IGN:
-                signal.signal(number, lambda taken, frame: waiting.append(taken))
+                _set_handler(number, lambda taken, frame: waiting.append(taken))
+        # Ray's own handler raises, and what another thread took could be raised where Ray drops it.
+        signal.signal = _leave_ends
         yield
-    except SystemExit as stop:  # of Ray's own handler, in its own words
-        if stop.code != signal.SIGTERM:
-            raise
-        stopped = stop
-        waiting.append(signal.SIGTERM)
     finally:
+        signal.signal = _set_handler
         _apart.pop()
         for number, handler in mine.items():
-            signal.signal(number, handler)
+            _set_handler(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what was blocked comes now
     for came in dict.fromkeys(waiting):
         signal.raise_signal(came)
-    if stopped is not None:
-        raise stopped
+
+
+def _leave_ends(signalnum: int, handler: Any) -> Any:
+    """In place of ``signal.signal``, which Ray replaces too while it starts: the handlers of these signals stay."""
+    return signal.getsignal(signalnum) if signalnum in _ENDS else _set_handler(signalnum, handler)
 
 
 def _part() -> None:
@@ -118,10 +119,10 @@ def _part() -> None:
     if _apart:
         os.setpgid(0, 0)
         for number in _ENDS:  # what came to the group before this: the handlers here are those of the other process
-            signal.signal(number, signal.SIG_IGN)
+            _set_handler(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, _apart[-1])
         for number in _ENDS:
-            signal.signal(number, signal.SIG_DFL)
+            _set_handler(number, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_part)  # Ray starts its processes with a function to run there, so this runs too
