@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hqde_ref.messages import Accepted
-from simulator.checkers_store import find_unkept
+from simulator.checkers_store import find_unjudged, find_unkept
 from simulator.faults import Crash, Pause, Remove
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
-from simulator.records import Finding, RoundRecord, Run
+from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
 from simulator.worlds import member_host
 
@@ -39,6 +39,8 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
         if broken:
             number, because = broken[0]
             findings.append(Finding(law=law, clause=clause, status="BROKEN", because=because, round=number))
+        elif law == "stored" and (because := _tell_unjudged(scenario, run)):
+            findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
         elif not judged:
             whole = "the only round cannot" if len(run.rounds) == 1 else f"none of {len(run.rounds)} rounds can"
             because = f"{whole} be judged: no proven bound applies"
@@ -50,6 +52,14 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
             findings.append(Finding(law=law, clause=clause, status="HOLDS", because=because))
     findings.extend(_check_last(scenario, run))
     return tuple(findings)
+
+
+def _tell_unjudged(scenario: Scenario, run: Run) -> str:
+    unjudged = [(r.round, why) for r in run.rounds if (why := find_unjudged(scenario, run, r)) is not None]
+    if not unjudged:
+        return ""
+    number, why = unjudged[0]
+    return f"not judged in {len(unjudged)} of {len(run.rounds)} rounds because messages get lost; round {number}: {why}"
 
 
 def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
@@ -191,10 +201,16 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
             law=f"{'network' if strike.fault is None else f'fault {strike.fault}'} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
-            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else "it never took effect",
+            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else _why_not(strike),
         )
         for strike in run.strikes
     )
+
+
+def _why_not(strike: Strike) -> str:
+    if not strike.unmet:
+        return "it never took effect"
+    return f"the copy on {', '.join(strike.unmet)} was damaged, but no read met it: it was written over, lost or left"
 
 
 def _times(count: int) -> str:

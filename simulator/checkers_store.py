@@ -1,8 +1,8 @@
 """The judge of the weight store: what is read is what was last acknowledged, and nobody claims more than there is.
 
 Source: HQDE clauses 2.6 and 2.7. It looks at the digests of bytes as the harness saw them, at who confirmed, and at
-what the scenario's faults did to whom. Of placement and
-quorums it knows the numbers in the scenario alone. Where messages get lost, nobody is blamed for silence.
+what the scenario's faults did to whom. Of placement and quorums it knows the numbers in the scenario alone. Where
+messages get lost, nobody is blamed for silence; such a round is not judged, which is said (``find_unjudged``).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import dataclasses
 from hqde_ref.messages import Accepted
 from simulator.faults import Crash, Damage, Pause, Remove, Slow
 from simulator.records import Kept, ReadBack, RoundRecord, Run, Written
-from simulator.scenario import Scenario
+from simulator.scenario import NetworkModel, Scenario
 from simulator.scenario_store import WeightStore
 
-__all__ = ["find_unkept"]
+__all__ = ["find_unjudged", "find_unkept"]
 
 _SURE = ("read", "train", "write")  # stages that every round reaches that has a result; read is reached by all
 
@@ -34,6 +34,18 @@ def find_unkept(scenario: Scenario, run: Run, record: RoundRecord) -> str | None
         lost = ledger.find_lost(run.last, ledger.weak)
         problem = None if lost is None else f"afterwards: {lost}"
     return problem
+
+
+def find_unjudged(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+    """Silence that is excused because messages get lost: what would be wrong with this round if none were."""
+    if not _loses(scenario) or find_unkept(scenario, run, record) is not None:
+        return None
+    problem = find_unkept(scenario.model_copy(update={"network": NetworkModel()}), run, record)
+    return None if problem is None else problem.split(", although")[0]
+
+
+def _loses(scenario: Scenario) -> bool:
+    return bool(scenario.network.loses) or scenario.network.loss > 0.0
 
 
 def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> str | None:
@@ -175,7 +187,7 @@ def _struck(scenario: Scenario, number: int, *, since: int | None = None) -> fro
         on = on and (since is None or first <= since)
         hosts |= set(scenario.struck_hosts(index)) if on else set()
     stores = frozenset(scenario.store_hosts)
-    return stores if scenario.network.loses or scenario.network.loss > 0.0 else frozenset(hosts) & stores
+    return stores if _loses(scenario) else frozenset(hosts) & stores
 
 
 def _silenced(scenario: Scenario, number: int, whole: set[int]) -> frozenset[str]:

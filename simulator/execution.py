@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from hqde_ref.errors import ConfigurationError, RuntimeFault
 from hqde_ref.messages import Accepted, message
 from simulator.checkers import check_agreement, check_fired, check_gaps, check_run
-from simulator.faults import Remove
+from simulator.faults import Crash, Pause, Remove, Slow
 from simulator.records import Finding, Run, Variant
 from simulator.runner import run_variant
 from simulator.scenario import Scenario
@@ -87,7 +87,7 @@ def run_all(
 
 
 def _require_untouched(scenario: Scenario, address: str) -> None:
-    """A cluster that was not started here loses no nodes, and is not set to lose messages."""
+    """A cluster not started here loses no nodes and is not set to lose messages, and signals do not reach all of it."""
     removes = any(isinstance(fault, Remove) for fault in scenario.faults)
     if removes or scenario.network.loses:
         what = "the fault remove" if removes else f"network: {scenario.network.loses}"
@@ -96,6 +96,14 @@ def _require_untouched(scenario: Scenario, address: str) -> None:
             wanted=f"absent with {what}, which needs a Ray that was started here",
             got=address,
             do="leave it out, and a private Ray is started",
+        )
+    struck = next((fault.action for fault in scenario.faults if isinstance(fault, Crash | Pause | Slow)), None)
+    if struck is not None and scenario.system.nodes > 1:
+        raise ConfigurationError(
+            setting="--address",
+            wanted=f"absent with the fault {struck} and nodes: {scenario.system.nodes}, of which signals reach one",
+            got=address,
+            do="leave it out, and a private Ray of so many nodes is started",
         )
 
 
@@ -198,7 +206,11 @@ def _summarise_run(run: Run) -> dict[str, Any]:
         "variant": run.variant,
         "digest": run.digest,
         "final_accuracy": run.final_accuracy,
-        "faults": [{"action": s.action, "hits": list(s.hits), "fired": s.fired} for s in run.strikes],
+        "faults": [
+            {"action": s.action, "hits": list(s.hits), "fired": s.fired}
+            | ({"unmet": list(s.unmet)} if s.action == "damage" else {})
+            for s in run.strikes
+        ],
         "rounds": rounds,
     }
 

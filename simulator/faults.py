@@ -156,7 +156,10 @@ class Slow(Strict):
 
 
 class Damage(Strict):
-    """One bit flips in the copy of the published state that a store holds."""
+    """One bit flips in the copy of the published state that a store holds; it has fired when a read has met it.
+
+    Best at stage ``read``: a result that is written goes over a copy, damaged or not, and nothing would be shown.
+    """
 
     action: Literal["damage"]
     target: Target = "one"

@@ -19,13 +19,16 @@ class Strike:
     Attributes:
         fault: its place in the file; None for messages that the network loses.
         hits: hosts, members or machines.
-        fired: how often it really took effect, by the round; a run with a fault that never did is vacuous.
+        fired: how often it really took effect, by the round; a run with a fault that never did is vacuous. Of a damaged
+            copy: whether a read or a repair met it.
+        unmet: stores whose copy was damaged, which no read and no repair has met.
     """
 
     fault: int | None
     action: str
     hits: tuple[str, ...]
     fired: int
+    unmet: tuple[str, ...] = ()
 
 
 @message

@@ -8,7 +8,7 @@ from simulator.report_fields import Fields
 
 __all__ = ["STORE_EVENTS", "tell_store"]
 
-STORE_EVENTS: Final = ("store read", "store written", "store rejoined", "store not rejoined")
+STORE_EVENTS: Final = ("store read", "store written", "store rejoined", "store not rejoined", "store damage met")
 
 
 def tell_store(event: str, fields: Fields) -> str:
@@ -21,6 +21,8 @@ def tell_store(event: str, fields: Fields) -> str:
         case "store rejoined":
             behind = ", but not all of its bytes" if fields.names("behind") else ""
             return f"{fields.text('store')} came back empty, was brought up to date{behind} and serves again"
+        case "store damage met":
+            return f"the damaged copy on {fields.text('store')} was met by a read"
         case _:
             return f"{fields.text('store')} does not serve: {fields.text('reason')}"
 

@@ -93,7 +93,7 @@ class _Running:
             None if store is None else Storage(store, world, nodes=scenario.system.nodes, note=self._note_store)
         )
         self._struck = Striking(
-            scenario, world, quiet=variant == "no faults", note=self._note_fault, damage=self._damage
+            scenario, world, quiet=variant == "no faults", note=self._note_fault, storage=self._storage
         )
         self._keeper = Timekeeper()
         world.watch(self._note_span)
@@ -116,6 +116,8 @@ class _Running:
                 state, digests = record.verdict.payloads, record.verdict.digests
             records.append(record)
         tell(len(records) + 1)
+        last = None if storage is None else storage.read(len(records) + 1)[0]
+        self._struck.note_met(len(records) + 1)
         run = Run(
             scenario=self._scenario.metadata.name,
             world=self._world.name,
@@ -124,7 +126,7 @@ class _Running:
             rounds=tuple(records),
             strikes=self._struck.strikes(),
             first=first,
-            last=None if storage is None else storage.read(len(records) + 1)[0],
+            last=last,
             digest="",
         )
         return dataclasses.replace(run, digest=self._trace.digest), self._trace
@@ -168,6 +170,7 @@ class _Running:
         self._struck.note_losses(number)
         self._struck.end(number)
         self._world.settle(down=tuple(self._struck.down))
+        self._struck.note_met(number)
         record = self._measure(number, started, ended, verdict, adversary, layout, state)
         if read is not None:
             record = dataclasses.replace(record, began=began, kept=self._keep(number, read, written))
@@ -192,9 +195,6 @@ class _Running:
         down = tuple(store for store in self._scenario.store_hosts if store in self._struck.down)
         out = self._storage.tend(number, silent={*down, *self._struck.stopped})
         return Kept(read=read, written=written, out=(*out, *down))
-
-    def _damage(self, store: str) -> bool:
-        return self._storage is not None and self._storage.damage(store)
 
     def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
         work, seats, crowds = self._scenario.workload, place_seats(self._scenario), place_crowds(self._scenario)

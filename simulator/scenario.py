@@ -94,12 +94,19 @@ class System(Strict):
             raise ValueError(f"shards: wanted none with topology {self.topology}, got {self.shards}")
         if self.crowds and self.topology == "tree" and self.rule != "weighted_mean":
             raise ValueError(
-                "crowds: wanted false with a robust rule on topology tree, whose groups are not the crowds"
+                f"crowds: wanted false with the robust rule {self.rule} on topology tree, whose groups are not the "
+                "crowds, got true; use topology flat or sharded, or rule weighted_mean"
             )
         if self.crowds and self.topology == "mapreduce":
-            raise ValueError("crowds: wanted false with topology mapreduce, whose mappers members feed one by one")
+            raise ValueError(
+                "crowds: wanted false with topology mapreduce, whose mappers members feed one by one, got true; "
+                "use another topology"
+            )
         if self.store is not None and self.policy().shards > 1:
-            raise ValueError("store: wanted none with a sharded state: several keys read together may mix two rounds")
+            raise ValueError(
+                f"store: wanted none with a state of {self.policy().shards} shards: several keys read together may mix "
+                "two rounds; use shards: 1, another topology, or no store"
+            )
         plan_tree(workers=self.workers, branching=self.branching)
         check_policy(self.policy(), members=self.workers)
         return self

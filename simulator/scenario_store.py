@@ -25,7 +25,7 @@ class WeightStore(Strict):
     ``within``: how long a write, a read or a rejoin may take, beside the round's own time.
     """
 
-    stores: Annotated[int, Field(le=1000, strict=True)] = 5
+    stores: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
     copies: Annotated[int, Field(strict=True)] = 3
     writes: Annotated[int, Field(strict=True)] = 2
     reads: Annotated[int, Field(strict=True)] = 2

@@ -14,7 +14,7 @@ from hqde_ref.errors import RuntimeFault
 from hqde_ref.messages import Acknowledged, Joined, NotJoined, Payload, Refused, Report, Reported, Value, Version
 from hqde_ref.rounds.rejoining import rejoin
 from hqde_ref.rounds.storing import Writer, ask_stores, get, put
-from simulator.fragile import Damage, Damaged, Reset
+from simulator.fragile import AskFate, Damage, Damaged, Fate, Reset
 from simulator.records import ReadBack, Written
 from simulator.scenario_store import STATE_KEY, WeightStore
 from simulator.worlds import World
@@ -22,6 +22,7 @@ from simulator.worlds import World
 __all__ = ["Storage", "refuse_unread"]
 
 _TRIES = 2  # of a rejoin: on a crowded machine one may run out of time
+_BEGINNINGS = 10  # of stores: where messages get lost, so may these
 
 
 class Storage:
@@ -45,9 +46,14 @@ class Storage:
         Raises:
             RuntimeFault: when not all stores answer, or the write is not acknowledged: no fault has begun yet.
         """
-        for store, reply in self._ask_all(self._plan.stores, Reset(epoch=self._plan.epoch)).items():
-            if not isinstance(reply, Reported):
-                raise RuntimeFault(what=f"store {store}", problem=f"does not begin ({reply.reason})", do="run again")
+        waiting: dict[str, Any] = dict.fromkeys(self._plan.stores)
+        for _ in range(_BEGINNINGS):
+            replies = self._ask_all(waiting, Reset(epoch=self._plan.epoch))
+            waiting = {store: reply for store, reply in replies.items() if not isinstance(reply, Reported)}
+            if not waiting:
+                break
+        for store, reply in waiting.items():
+            raise RuntimeFault(what=f"store {store}", problem=f"does not begin ({reply.reason})", do="run again")
         written = self.write(0, payload, digest)
         if not written.acknowledged:
             problem = f"did not take the first state ({written.reason})"
@@ -81,10 +87,20 @@ class Storage:
         self._note("store read", round=number, **told)
         return read, found if isinstance(found, Value) else None
 
-    def damage(self, store: str) -> bool:
+    def damage(self, store: str, mark: int) -> bool:
         """Flip one bit in a store's copy; False where there is no copy to damage, or no store."""
-        reply = self._ask_all([store], Damage(key=STATE_KEY))[store]
+        reply = self._ask_all([store], Damage(key=STATE_KEY, mark=mark))[store]
         return isinstance(reply, Damaged) and reply.fired
+
+    def is_met(self, number: int, store: str, mark: int) -> bool | None:
+        """Whether a read or a repair has met the copy damaged under this mark; None: not yet, but one may."""
+        for _ in range(_TRIES):
+            reply = self._ask_all([store], AskFate(mark=mark))[store]
+            if isinstance(reply, Fate):
+                if reply.fate == "met":
+                    self._note("store damage met", round=number, store=store)
+                return {"met": True, "gone": False}.get(reply.fate)
+        return None
 
     def tend(self, number: int, *, silent: Collection[str]) -> tuple[str, ...]:
         """Let those that came back rejoin.

@@ -20,6 +20,7 @@ from hqde_ref.errors import (
     ScenarioError,
     WireError,
 )
+from simulator.entry import INTERRUPTED
 
 __all__ = [
     "BAD_INPUT",
@@ -41,7 +42,6 @@ CANNOT_TELL: Final = 2
 NOT_DETERMINISTIC: Final = 3
 BAD_INPUT: Final = 4
 HARNESS_FAILED: Final = 5
-INTERRUPTED: Final = 130
 
 _MISUSE = (ConfigurationError, ForeignError, LayoutError, ScenarioError, WireError)
 _USAGE: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
@@ -124,14 +124,16 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def run_app(app: typer.Typer, *, name: str) -> NoReturn:
     """Run a command and exit: bad input with 4 and one line, our own failure with 5, Ctrl-C with 130."""
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = app(standalone_mode=False, prog_name=name)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        sys.exit(_say(f"{name}: interrupted.", INTERRUPTED))
     except _USAGE as error:
         sys.exit(_misused(error, name))
     except _MISUSE as error:

@@ -145,6 +145,23 @@ def test_a_given_cluster_is_never_touched() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("action", "rest"),
+    [
+        ("crash", "at: {round: 1}"),
+        ("pause", "during: {rounds: [1, 1]}"),
+        ("slow", "factor: 2, during: {rounds: [1, 1]}"),
+    ],
+)
+def test_hosts_on_several_machines_of_a_given_cluster_take_no_faults_that_are_signals(action: str, rest: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        list(run_all(_scenario(f"{{action: {action}, target: h1, {rest}}}"), on="both", address="10.0.0.1:6379"))
+    assert str(raised.value) == (
+        f"--address must be absent with the fault {action} and nodes: 3, of which signals reach one, "
+        "got '10.0.0.1:6379'; leave it out, and a private Ray of so many nodes is started."
+    )
+
+
 def test_a_host_of_a_removed_machine_is_started_nowhere_else() -> None:
     runtime = object.__new__(OnRay)
     runtime._hosts = {"h1": SimpleNamespace()}  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""The README's tour is true: every command and every output in it, and the files it points to."""
+"""The README's tour and that of docs/rounds.md are true: every command and output, and the files they point to."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 README = Path("README.md").read_text(encoding="utf-8")
-CONSOLES = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-PYTHONS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def _sessions(console: str) -> list[tuple[str, list[str]]]:
@@ -41,8 +40,13 @@ def _pattern(lines: list[str]) -> re.Pattern[str]:
 
 
 @pytest.mark.timeout(300)
-def test_every_command_of_the_tour_prints_what_the_readme_says(tmp_path: Path) -> None:
-    for block in PYTHONS:
+@pytest.mark.parametrize(
+    ("document", "least"),
+    [("README.md", 5), pytest.param("docs/rounds.md", 2, marks=pytest.mark.xdist_group("ray"))],
+)
+def test_every_command_of_a_tour_prints_what_the_document_says(document: str, least: int, tmp_path: Path) -> None:
+    text = Path(document).read_text(encoding="utf-8")
+    for block in PYTHON.findall(text):
         if found := re.match(r"# (\w+\.py)\n", block):
             (tmp_path / found[1]).write_text(block, encoding="utf-8")
     (tmp_path / "scenarios").symlink_to(Path("scenarios").resolve())
@@ -52,8 +56,8 @@ def test_every_command_of_the_tour_prints_what_the_readme_says(tmp_path: Path) -
         "COLUMNS": "100",
         "PYTHONPATH": os.getcwd(),
     }
-    commands = [session for console in CONSOLES for session in _sessions(console)]
-    assert len(commands) >= 5
+    commands = [session for console in CONSOLE.findall(text) for session in _sessions(console)]
+    assert len(commands) >= least
     for command, lines in commands:
         done = subprocess.run(
             shlex.split(command),
@@ -69,7 +73,7 @@ def test_every_command_of_the_tour_prints_what_the_readme_says(tmp_path: Path) -
 
 
 def test_the_python_of_the_tour_is_true() -> None:
-    (text,) = [block for block in PYTHONS if block.startswith(">>>")]
+    (text,) = [block for block in PYTHON.findall(README) if block.startswith(">>>")]
     test = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
     runner = doctest.DocTestRunner()
     runner.run(test)

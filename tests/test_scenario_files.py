@@ -125,12 +125,14 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
         (
             "round_within: 90ms",
             "round_within: 90ms, topology: tree, branching: 10, crowds: true",
-            "crowds: wanted false with a robust rule on topology tree",
+            "bad.yaml: system: crowds: wanted false with the robust rule geometric_median on topology tree, whose "
+            "groups are not the crowds, got true; use topology flat or sharded, or rule weighted_mean",
         ),
         (
             "round_within: 90ms",
             "round_within: 90ms, topology: mapreduce, rule: weighted_mean, crowds: true",
-            "crowds: wanted false with topology mapreduce",
+            "bad.yaml: system: crowds: wanted false with topology mapreduce, whose mappers members feed one by one, "
+            "got true; use another topology",
         ),
         ("target: h1", "target: x99", "there is no 'x99'; there are h0, h1"),
     ],

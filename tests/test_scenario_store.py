@@ -169,7 +169,62 @@ def test_a_damaged_copy_is_noticed_and_mended_by_the_read() -> None:
     run, trace = _run(scenario)
     assert [strike.fired for strike in run.strikes] == [1]
     assert [event["repaired"] for event in trace.events if event["event"] == "store read"][1] == [HOLDERS[0]]
+    met = [(event["round"], event["store"]) for event in trace.events if event["event"] == "store damage met"]
+    assert met == [(2, HOLDERS[0])]
     assert _stored(scenario, run)[0] == "HOLDS"
+
+
+def test_damage_that_is_written_over_before_any_read_makes_the_run_vacuous_and_says_so() -> None:
+    scenario = _scenario("{action: damage, target: [s0, s2], at: {round: 2, stage: write}}")
+    execution = conclude(scenario, list(run_all(scenario, on="sim", variants=("as written",))))
+    (finding,) = check_fired(execution.runs[0])
+    assert (finding.status, finding.because) == (
+        "CANNOT_TELL",
+        "the copy on s0, s2 was damaged, but no read met it: it was written over, lost or left",
+    )
+    assert exit_code(execution) == 2
+    assert summarise(execution)["runs"][0]["faults"] == [
+        {"action": "damage", "hits": ["s0", "s2"], "fired": 0, "unmet": ["s0", "s2"]}
+    ]
+
+
+def test_damage_that_only_a_read_of_a_later_round_meets_counts_then() -> None:
+    """Two stopped stores keep the result of round 2 from being written, so the damaged copy is there in round 3."""
+    scenario = _scenario(
+        "{action: pause, target: [s0, s1], stage: write, during: {rounds: [2, 2]}}",
+        "{action: damage, target: s2, at: {round: 2, stage: combine}}",
+    )
+    run, trace = _run(scenario)
+    assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(1, ()), (1, ())]
+    assert [event["round"] for event in trace.events if event["event"] == "store damage met"] == [3]
+
+
+def test_damage_in_the_last_round_is_met_by_the_read_after_it_where_nothing_was_written() -> None:
+    scenario = _scenario(
+        "{action: pause, target: [s0, s1], stage: write, during: {rounds: [3, 3]}}",
+        "{action: damage, target: s2, at: {round: 3, stage: combine}}",
+    )
+    assert [strike.fired for strike in _run(scenario)[0].strikes] == [1, 1]
+
+
+def test_damage_that_dies_with_its_store_does_not_count() -> None:
+    run, _ = _run(
+        _scenario(
+            "{action: damage, target: s2, at: {round: 2, stage: combine}}",
+            "{action: crash, target: s2, at: {round: 2, stage: publish}}",
+        )
+    )
+    assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(0, ("s2",)), (1, ())]
+
+
+def test_each_damage_is_counted_for_itself() -> None:
+    run, _ = _run(
+        _scenario(
+            "{action: damage, target: s2, at: {round: 2, stage: combine}}",
+            "{action: damage, target: s2, at: {round: 3, stage: read}}",
+        )
+    )
+    assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(0, ("s2",)), (1, ())]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +358,7 @@ def test_damage_that_is_served_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_copy_damaged_so_that_its_digest_fits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "Damage", lambda key: Damage(key=key, unseen=True))
+    monkeypatch.setattr(storage, "Damage", lambda key, mark: Damage(key=key, mark=mark, unseen=True))
     scenario = _scenario(f"{{action: damage, target: {HOLDERS[0]}, at: {{round: 3, stage: read}}}}")
     assert "round 3: what was read is nothing that was written" in _broken(scenario, _run(scenario)[0])
 
@@ -414,6 +469,35 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
         _run(_scenario())
 
 
+@pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
+def test_silence_where_messages_get_lost_is_not_judged_and_that_is_what_the_record_says(network: str) -> None:
+    text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
+    lossy, run = parse_scenario(text, file="small.yaml"), _run(_scenario())[0]
+    assert _stored(lossy, run) == ("HOLDS", None, "in all 3 rounds")
+    kept = run.rounds[2].kept
+    assert kept is not None
+    assert kept.written is not None
+    silent = _with_kept(run, 3, written=dataclasses.replace(kept.written, acknowledged=False, reason="too few"))
+    assert _stored(lossy, silent) == (
+        "CANNOT_TELL",
+        None,
+        "not judged in 1 of 3 rounds because messages get lost; round 3: the write was not acknowledged (too few)",
+    )
+    old = silent.rounds[0].kept
+    assert old is not None
+    assert _broken(lossy, _with_kept(silent, 3, read=old.read)).startswith("round 3: the first state was read")
+    assert _stored(_scenario(), silent)[0] == "BROKEN"
+
+
+@pytest.mark.parametrize("network", ["lost_requests: 0.2", "lost_responses: 0.2"])
+def test_stores_begin_although_messages_get_lost(network: str) -> None:
+    text = BASE.format(faults="", rounds=1, store=", store: {within: 20s}").replace("latency: 1ms", network)
+    for seed in range(10):
+        run, _ = _run(parse_scenario(text, file="small.yaml").model_copy(update={"seed": seed}))
+        assert run.first is not None
+        assert run.first.acknowledged
+
+
 # ------------------------------------------------------------------------------------------------ what files may say
 
 
@@ -432,13 +516,16 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
             "small.yaml: system.store: writes + reads must be above copies=3, so that every read meets every write, "
             "got 3; raise writes or reads.",
         ),
+        (", store: {stores: -1}", "", "small.yaml: system.store.stores: wanted greater than or equal to 1, got -1"),
+        (", store: {stores: 0}", "", "small.yaml: system.store.stores: wanted greater than or equal to 1, got 0"),
         (", store: {copys: 3}", "", "small.yaml: system.store.copys: unknown key 'copys'; did you mean 'copies'?"),
         (", store: {stores: five}", "", "small.yaml: system.store.stores: wanted a valid integer, got 'five'"),
         (", store: {within: 3}", "", "small.yaml: system.store.within: wanted a duration with a unit"),
         (
             ", topology: sharded, store: {}",
             "",
-            "small.yaml: system: store: wanted none with a sharded state: several keys read together may mix two",
+            "small.yaml: system: store: wanted none with a state of 2 shards: several keys read together may mix two "
+            "rounds; use shards: 1, another topology, or no store",
         ),
         (
             "",

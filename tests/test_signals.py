@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -31,9 +32,10 @@ def _mine(number: int, frame: object) -> NoReturn:
 
 @pytest.fixture(autouse=True)
 def handler() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _mine)
+    before = {number: signal.signal(number, _mine) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, old in before.items():
+        signal.signal(number, old)
 
 
 def _ray(monkeypatch: pytest.MonkeyPatch, init: Callable[[], None]) -> list[str]:
@@ -69,6 +71,70 @@ def test_a_signal_while_ray_starts_reaches_the_callers_handler(monkeypatch: pyte
     assert signal.getsignal(signal.SIGTERM) is _mine
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_ray_has_started_so_nothing_of_ray_can_swallow_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_on: list[bool] = []
+
+    def careless() -> None:
+        with suppress(BaseException):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            went_on.append(True)
+
+    done = _ray(monkeypatch, careless)
+    with pytest.raises(_Told):
+        ray_cluster.connect(None, 0, 1)
+    assert went_on == [True]
+    assert done == ["shutdown"]
+    assert signal.getsignal(number) is _mine
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_another_thread_takes_while_ray_starts_is_not_swallowed_either(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signals are blocked in the main thread alone; its handlers are run for what any thread takes."""
+
+    def careless() -> None:
+        with suppress(BaseException):
+            _take_elsewhere(number)
+            time.sleep(0.01)
+
+    done = _ray(monkeypatch, careless)
+    with pytest.raises(_Told):
+        ray_cluster.connect(None, 0, 1)
+    assert done == ["shutdown"]
+    assert signal.signal is ray_cluster._set_handler
+
+
+def _take_elsewhere(number: signal.Signals) -> None:
+    taker = threading.Thread(target=_take, args=(number,))
+    taker.start()
+    taker.join()
+
+
+def _take(number: signal.Signals) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    signal.raise_signal(number)
+
+
+_SHOW = "import os, signal; print(os.getpgid(0) == os.getpid(), [*signal.pthread_sigmask(signal.SIG_BLOCK, ())])"
+
+
+def test_what_ray_starts_is_in_a_group_of_its_own_and_takes_signals() -> None:
+    """Ray starts its processes with a ``preexec_fn``; a group's signal (Ctrl-C, ``timeout``) is not for them."""
+    shown = {}
+    for own in (True, False):
+        with ray_cluster.own_signals() if own else nullcontext():
+            command = [sys.executable, "-c", _SHOW]
+            done = subprocess.run(command, preexec_fn=lambda: None, capture_output=True, text=True, check=True)
+            shown[own] = done.stdout.strip()
+    assert shown == {True: "True []", False: "False []"}
+
+
 def test_a_start_of_ray_that_is_broken_off_leaves_nothing_of_ray_and_touches_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -78,7 +144,7 @@ def test_a_start_of_ray_that_is_broken_off_leaves_nothing_of_ray_and_touches_not
 
     def start_half() -> None:
         begun.extend([subprocess.Popen([*sleep, ray_cluster._HOME]), subprocess.Popen(sleep)])
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     _ray(monkeypatch, start_half)
     earlier = subprocess.Popen([*sleep, ray_cluster._HOME])
@@ -127,6 +193,18 @@ faults: [{action: pause, target: h1, during: {rounds: [1, 1]}}]
 """
 
 
+def _await_raylet(pid: int) -> list[psutil.Process]:
+    """All that the process has started, once there is a raylet: the middle of Ray's start."""
+    for _ in range(3000):
+        started = psutil.Process(pid).children(recursive=True)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                if process.name() == "raylet":
+                    return started
+        time.sleep(0.01)
+    raise AssertionError("no raylet")
+
+
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.live)])
@@ -137,16 +215,20 @@ def test_a_live_run_ended_from_outside_keeps_what_is_done_and_leaves_nothing_beh
     (tmp_path / "paused.yaml").write_text(PAUSED, encoding="utf-8")
     words = ["run", tmp_path / "paused.yaml", "--on", "ray", "--out", tmp_path / "out", "--json", tmp_path / "x.json"]
     command = [sys.executable, "-m", "simulator", *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         assert process.stderr is not None
         told = ""
         while until not in told:
             line = process.stderr.readline()
             assert line, f"it ended with {process.poll()}: {told}"
             told += line
-        time.sleep(3)  # into Ray's start, or into the round that waits for the paused host
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
+        if until == "starting Ray":
+            started = _await_raylet(process.pid)
+        else:
+            time.sleep(3)  # into the round that waits for the paused host
+            started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, number)  # to the whole group, as a terminal and ``timeout`` do
         told += process.communicate(timeout=100)[1]
     assert process.returncode == 130, told
     assert "Interrupted: only variants that were run to their end are shown." in told

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,34 @@ def _one_line(done: subprocess.CompletedProcess[str], code: int = 4) -> str:
     *progress, line = done.stderr.splitlines()
     assert all(told.startswith("[") for told in progress), done.stderr
     return line
+
+
+STRUCK = """
+import os, signal
+os.kill(os.getpid(), signal.{name})
+raise RuntimeError("torch was imported to its end")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("module", "name"), [("simulator", "hqde-sim"), ("properties", "hqde-verify")])
+def test_an_end_from_outside_while_a_command_is_still_imported_is_one_line(
+    module: str, name: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(STRUCK.format(name=number.name), encoding="utf-8")  # imported instead of torch
+    target = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"][name]
+    assert target == f"{module}.entry:main"
+    for words in (["-m", module], ["-c", f"from {module}.entry import main; main()"]):
+        done = subprocess.run(
+            [sys.executable, *words, "list"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        told = (done.returncode, done.stdout, done.stderr)
+        assert told == (130, "", f"{name}: interrupted before anything was run.\n")
 
 
 def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ __all__ = ["OnRay"]
 _AGAIN_S = 0.2
 _ANSWER_S = 1.0  # how long a host may take to say that it is there
 _FETCH_S = 60.0
+_LEAVE_S = 2.0  # how long hosts may take to end by themselves
 _FOREVER_S = 1e6  # Ray keeps timeouts in integer milliseconds and overflows on math.inf
 
 
@@ -281,14 +282,18 @@ class OnRay:
 
     def close(self) -> None:
         """End the actors, and Ray if this runtime started it."""
+        processes = []
         for seat in self._hosts.values():
             if ray.is_initialized():
                 ray.kill(seat.actor)
             process = self._find_process(seat)
-            if process is not None:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()  # a stopped process outlives ray.kill for seconds
+            processes += [process] if process is not None else []
             seat.dead = True
+        # Killed at once, Ray would report each on standard output; a stopped one outlives ray.kill for seconds.
+        _, left = psutil.wait_procs(processes, timeout=_LEAVE_S)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._flying.clear()
         if self._owns_ray and ray.is_initialized():
             disconnect()

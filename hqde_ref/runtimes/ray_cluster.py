@@ -1,7 +1,8 @@
 """Finding a Ray cluster: the caller's session, one whose address was given, or a private one.
 
-Never joins a cluster it was not told of. One that does not answer is an error within a bounded time. The handler of
-SIGTERM stays the caller's: Ray puts its own there, which ends the process at once or with a dump of its stack.
+Never joins a cluster it was not told of. One that does not answer is an error within a bounded time. Signals stay the
+caller's: while Ray starts or ends they wait, since Ray puts handlers of its own there, which end the process at once or
+with a dump of its stack, and drops some of what the caller's raise.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ __all__ = ["alive_nodes", "connect", "disconnect", "own_signals", "whole_or_noth
 _HOME = str(Path(ray.__file__).parent)  # stands in the command lines of Ray's own processes
 _ANSWER_S = 12.0  # how long a cluster may take to answer
 _LEAVE_S = 3.0  # how long what was begun of one may take to end by itself
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+_set_handler = signal.signal
+_apart: list[set[int | signal.Signals]] = []  # the caller's mask, while ``own_signals`` is on
 
 
 def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
@@ -57,7 +61,7 @@ def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
             # Ray makes its workers the last in the queue; beside other programs hosts would miss their deadlines.
             "_system_config": {"worker_niceness": 0},
         }
-    with own_signals(), whole_or_nothing():
+    with whole_or_nothing(), own_signals():
         try:
             ray.init(**options)
         except Exception as error:  # Ray raises all kinds where it cannot start
@@ -76,25 +80,52 @@ def disconnect() -> None:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Keep the caller's handler of SIGTERM through a call of Ray's, which replaces it, in Python and below.
+    """Let an end from outside (SIGINT, SIGTERM) wait through a call of Ray's, and reach the caller's handlers after it.
 
-    While Ray starts, its own handler is there: the signal that made it leave is sent once more, to the caller's.
+    What Ray starts in here is in a process group of its own: a Ctrl-C, or ``timeout``, tells the whole group of this
+    process, and Ray's processes would end under it. Outside the main thread nothing is done: signals do not go there.
     """
-    mine = signal.getsignal(signal.SIGTERM)
-    keeps = threading.current_thread() is threading.main_thread() and mine is not None
-    stopped: SystemExit | None = None
-    try:
+    mine = {number: signal.getsignal(number) for number in _ENDS}
+    if threading.current_thread() is not threading.main_thread() or None in mine.values():
         yield
-    except SystemExit as stop:
-        if not keeps or stop.code != signal.SIGTERM:
-            raise
-        stopped = stop
+        return
+    waiting: list[int] = []  # what another thread took, and so was not blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    _apart.append(before)
+    try:
+        for number, handler in mine.items():
+            if handler is not signal.SIG_IGN:
+                _set_handler(number, lambda taken, frame: waiting.append(taken))
+        # Ray's own handler raises, and what another thread took could be raised where Ray drops it.
+        signal.signal = _leave_ends
+        yield
     finally:
-        if keeps:
-            signal.signal(signal.SIGTERM, mine)
-    if stopped is not None:
-        signal.raise_signal(signal.SIGTERM)
-        raise stopped
+        signal.signal = _set_handler
+        _apart.pop()
+        for number, handler in mine.items():
+            _set_handler(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what was blocked comes now
+    for came in dict.fromkeys(waiting):
+        signal.raise_signal(came)
+
+
+def _leave_ends(signalnum: int, handler: Any) -> Any:
+    """In place of ``signal.signal``, which Ray replaces too while it starts: the handlers of these signals stay."""
+    return signal.getsignal(signalnum) if signalnum in _ENDS else _set_handler(signalnum, handler)
+
+
+def _part() -> None:
+    """In a process that is being started: Ray's own do not take part in what this one waits through."""
+    if _apart:
+        os.setpgid(0, 0)
+        for number in _ENDS:  # what came to the group before this: the handlers here are those of the other process
+            _set_handler(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, _apart[-1])
+        for number in _ENDS:
+            _set_handler(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_part)  # Ray starts its processes with a function to run there, so this runs too
 
 
 @contextmanager
@@ -105,7 +136,7 @@ def whole_or_nothing() -> Iterator[None]:
         yield
     except BaseException:
         begun = _processes_of_ray() - before
-        with suppress(Exception):
+        with suppress(Exception), own_signals():
             ray.shutdown()
         _, left = psutil.wait_procs(begun, timeout=_LEAVE_S)  # a raylet killed under a driver that is joined aborts it
         for process in left:

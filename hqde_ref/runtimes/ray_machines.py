@@ -62,7 +62,7 @@ class Machines:
         head, *others = hosts
         system = {**(_CONFIG if others else {"worker_niceness": 0}), **(config or {})}
         options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-        with own_signals(), whole_or_nothing():
+        with whole_or_nothing(), own_signals():
             try:
                 self._cluster: Any = Cluster(
                     initialize_head=True,

@@ -47,6 +47,11 @@ def test_a_node_removed_in_mid_round_costs_at_most_its_members_and_the_next_is_w
 
 
 @pytest.mark.live
+def test_a_scenario_of_several_nodes_runs_on_a_cluster_whose_address_is_given() -> None:
+    _run("tests.live.by_address")
+
+
+@pytest.mark.live
 def test_a_host_of_a_lost_node_is_named_until_ray_notices_and_then_started_elsewhere() -> None:
     _run("tests.live.unnoticed_node")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from hqde_ref.errors import ConfigurationError, RuntimeFault
-from hqde_ref.messages import Accepted, Acknowledged, Adopt, Answer, Call, Policy, replace_payloads
+from hqde_ref.messages import Accepted, Acknowledged, Adopt, Answer, Call, Policy, Verdict, replace_payloads
 from hqde_ref.rounds.storing import Writer, put
 from hqde_ref.rounds.training import training_round
 from hqde_ref.runtimes.keeping import next_plan, run_rounds
@@ -55,6 +55,23 @@ def test_rounds_go_on_without_a_host_that_is_not_back_in_time_if_somebody_is_tol
     assert [str(fault).split(";")[0] for fault in told] == ["host(s) h2: not ready within 0.01 s"]
     assert {*SIX.beside("h0"), *SIX.beside("h1")} <= set(second.used)
     runtime.settle(within_s=60)
+
+
+def test_a_host_that_is_stopped_costs_its_members_and_no_time_between_rounds_and_takes_part_when_it_goes_on(
+    runtime: OnRay,
+) -> None:
+    """It lives, so nothing is started in its place and nobody waits for it."""
+    before, verdicts = runtime.pid_of("h1"), list[Verdict]()
+    try:
+        for verdict in run_rounds(runtime, SIX.plan(runtime, POLICY), rounds=4, settle_within_s=30.0):
+            verdicts.append(verdict)
+            if len(verdicts) in (1, 3):
+                assert runtime.send("h1", signal.SIGSTOP if len(verdicts) == 1 else signal.SIGCONT)
+    finally:
+        runtime.send("h1", signal.SIGCONT)
+    assert all(isinstance(verdict, Accepted) for verdict in verdicts)
+    assert [set(v.missing) for v in verdicts] == [set(), set(SIX.beside("h1")), set(SIX.beside("h1")), set()]
+    assert runtime.pid_of("h1") == before
 
 
 def test_without_anybody_to_tell_the_fault_is_raised(runtime: OnRay) -> None:

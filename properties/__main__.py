@@ -1,0 +1,5 @@
+"""``python -m properties`` is ``hqde-verify``."""
+
+from properties.entry import main
+
+main()
