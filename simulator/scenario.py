@@ -189,6 +189,16 @@ class Scenario(Strict):
     expect: Expect = Expect()
 
     @model_validator(mode="after")
+    def _everybody_trains(self) -> Scenario:
+        if self.workload.batch < self.system.workers and self.system.rule != "weighted_mean":
+            raise ValueError(
+                f"workload.batch: wanted at least one sample for each of {self.system.workers} workers, or those that "
+                f"train would be the outliers of {self.system.rule}, got {self.workload.batch}; "
+                "give a larger batch, or rule weighted_mean"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _faults_fit(self) -> Scenario:
         for index, fault in enumerate(self.faults):
             last = fault.at.round if isinstance(fault, Crash | Damage | Remove) else fault.during.rounds[1]

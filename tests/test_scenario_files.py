@@ -135,6 +135,12 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
             "got true; use another topology",
         ),
         ("target: h1", "target: x99", "there is no 'x99'; there are h0, h1"),
+        (
+            "rounds: 3",
+            "rounds: 3, batch: 6",
+            "bad.yaml: workload.batch: wanted at least one sample for each of 7 workers, or those that train would be "
+            "the outliers of geometric_median, got 6; give a larger batch, or rule weighted_mean",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where_and_what(old: str, new: str, sentence: str) -> None:
