@@ -18,20 +18,21 @@ from properties.laws import aggregate, coarsest, flat_row, result_in
 from properties.liars import Lied
 from properties.subject import Subject
 from properties.tolerances import bound_slack
-from simulator.proven_bounds import kappa_after
+from simulator.proven_bounds import kappa_after, least_contributions
 
 __all__ = ["BESIDE_KAPPA", "require_within_bound", "require_within_the_bound_beside"]
 
 Rows = npt.NDArray[np.float64]
 
-# What is proven beside kappa: of what, and (n, f) to how many times that a result may lie from the mean of the honest.
+# What is proven beside kappa: how far a result may lie from the mean of the honest, for each of what, as (n, f) says,
+# n being those who were used. By the covariance it is squares that are compared.
 BESIDE_KAPPA: Final[Mapping[str, tuple[str, Callable[[int, int], float]]]] = {
     "coordinate_median": ("range", lambda n, f: (n - 1 if n % 2 else n - 2) / (2 * (n - f))),
     "lower_coordinate_median": ("range", lambda n, f: (n - 1 if n % 2 else n) / (2 * (n - f))),
     "trimmed_mean": ("range", lambda n, f: f / (n - f)),
     "mean_around_median": ("range", lambda n, f: 2 * f / (n - f)),
     "minimum_diameter_mean": ("diameter", lambda n, f: 2 * f / (n - f)),
-    "smallest_spread_mean": ("widest", lambda n, f: math.sqrt(4 * f / (n - f)) * (1 + f / (n - 2 * f))),
+    "smallest_spread_mean": ("covariance", lambda n, f: 4 * f / (n - f) * (1 + f / (n - 2 * f)) ** 2),
     "geometric_median": ("distances", lambda n, f: 2 / (n - 2 * f if n % 2 == 0 else n - 2 * f + 1)),
 }
 
@@ -70,10 +71,16 @@ def require_within_the_bound_beside(implementation: Subject, way: Way, case: Lie
     )
     result = result_in(reply, implementation)
     used = set(case.rows if reply.used is None else reply.used)
+    least = least_contributions(way.rule, case.faulty_max)
+    assert len(used) >= least, (
+        f"{len(used)} of {len(case.rows)} contributions were used, with which nothing is proven of {way.rule}; "
+        f"{least} withstand {case.faulty_max} liars"
+    )
     honest = np.stack([case.rows[worker] for worker in case.honest if worker in used])
     measure, constant = BESIDE_KAPPA[way.rule]
     away = np.abs(flat_row(result, case.layout) - honest.mean(axis=0))
-    allowed = constant(len(used), case.faulty_max) * _spread(measure, honest)
+    factor = constant(len(used), case.faulty_max)
+    allowed = (math.sqrt(factor) if measure == "covariance" else factor) * _spread(measure, honest)
     slack = bound_slack(coarsest(result, case.layout), top=float(np.abs(honest).max()), size=honest.shape[1])
     if measure != "range":
         away = np.array([np.linalg.norm(away)])
@@ -96,7 +103,7 @@ def _spread(measure: str, honest: Rows) -> Rows:
             return np.asarray(np.ptp(honest, axis=0))
         case "diameter":
             return np.array([max(float(np.linalg.norm(one - other)) for one in honest for other in honest)])
-        case "widest":
+        case "covariance":
             return np.array([np.linalg.norm(honest - mean, ord=2) / math.sqrt(len(honest))])
         case _:
             return np.array([np.linalg.norm(honest - mean, axis=1).sum()])

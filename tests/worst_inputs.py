@@ -19,15 +19,15 @@ from rich.progress import track
 from torch import Tensor
 
 from hqde_ref.core.rules import RULES, Bound, Rule, ratio_to_bound
+from hqde_ref.core.rules.bound import AROUND_A_POINT
 
 KEPT = Path(__file__).with_suffix(".json")
 SIZES = ((5, 2), (7, 1), (7, 2), (7, 3), (9, 4), (10, 3), (11, 3))  # f up to n / 3 and up to n / 2
 STEPS = 1500
-AROUND_A_POINT = ("radius", "distances")
 
 
 class Kept(NamedTuple):
-    """The worst input found for one bound of one rule with n rows of which ``faulty`` lie; ``place`` is the last."""
+    """The worst input found for one bound of one rule with n rows of which ``faulty`` lie."""
 
     rule: str
     measure: str
@@ -42,7 +42,7 @@ class Kept(NamedTuple):
 
 
 def ratio_of(rule: Rule, bound: Bound, rows: Tensor, faulty: int) -> float:
-    """The share of the bound that the result uses up; 0 where honest rows are so near that only rounding is left.
+    """The share of the bound that the result uses up.
 
     Args:
         rows: n rows, the last f of them liars; and then the point z, of a bound around every point.
@@ -50,17 +50,8 @@ def ratio_of(rule: Rule, bound: Bound, rows: Tensor, faulty: int) -> float:
     point = None
     if bound.measure in AROUND_A_POINT:
         rows, point = rows[:-1], rows[-1]
-    honest = rows[: len(rows) - faulty]
-    if float((honest - (honest.mean(dim=0) if point is None else point)).square().sum()) < 1e-12 * len(honest):
-        return 0.0
-    if bound.measure == "range":  # nor in a coordinate of its own
-        honest, rows = _with_wide_coordinates(honest, rows)
-    return ratio_to_bound(bound, rule.aggregate(rows, faulty_max=faulty), honest, faulty=faulty, point=point)
-
-
-def _with_wide_coordinates(honest: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    wide = (honest.amax(dim=0) - honest.amin(dim=0)) > 1e-6
-    return honest[:, wide], rows[:, wide]
+    result = rule.aggregate(rows, faulty_max=faulty)
+    return ratio_to_bound(bound, result, rows[: len(rows) - faulty], faulty=faulty, point=point)
 
 
 def kept_inputs() -> Iterator[Kept]:

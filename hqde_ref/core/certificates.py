@@ -272,9 +272,8 @@ def _dual_gap(far: Tensor, w: Tensor, rest: Tensor, norm: float, lean: float) ->
     spread = float(rest.sum())
     if norm == 0.0 or spread == 0.0:
         return 0.0 if norm == 0.0 else math.inf
-    shrink = (
-        norm * float((rest / w.clamp_min(1e-300)).max()) / spread
-    )  # beside extreme weights some are 0, and rest too
+    # Beside extreme weights some are 0, and so is their share of the rest.
+    shrink = norm * float((rest / w.clamp_min(1e-300)).max()) / spread
     gap = (shrink * float(w @ far) + lean / spread) / (1.0 + shrink)
     return max(0.0, gap) if math.isfinite(gap) else math.inf
 

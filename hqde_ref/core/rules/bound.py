@@ -18,9 +18,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hqde_ref.errors import LayoutError
+from hqde_ref.core.kernels.rows import check_count, require_finite
+from hqde_ref.errors import ConfigurationError, LayoutError
 
-__all__ = ["MEASURES", "Bound", "Measure", "ratio_to_bound"]
+__all__ = ["AROUND_A_POINT", "MEASURES", "Bound", "Measure", "ratio_to_bound"]
 
 Measure = Literal["variance", "covariance", "range", "diameter", "radius", "distances"]
 MEASURES: Mapping[Measure, str] = MappingProxyType(
@@ -34,6 +35,10 @@ MEASURES: Mapping[Measure, str] = MappingProxyType(
     }
 )
 assert tuple(MEASURES) == get_args(Measure)
+AROUND_A_POINT: frozenset[Measure] = frozenset({"radius", "distances"})  # bounds that hold for every z
+
+_ROUNDINGS = 8  # of a value: of the rows, of what is made of them, and of the result
+_SHIFT_MAX = 1000  # 2**1000 is a float64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,48 +58,107 @@ class Bound:
 
 
 def ratio_to_bound(bound: Bound, result: Tensor, honest: Tensor, *, faulty: int, point: Tensor | None = None) -> float:
-    """Return how much of the bound a result uses up: at most 1 if it holds, up to rounding.
+    """Return how much of the bound a result uses up: at most 1 if the bound holds.
+
+    What rounding to the coarser dtype of the two may explain is not counted as error.
 
     Args:
         bound: one of ``Rule.bounds``.
         result: (d,), what an aggregation made of the honest rows and ``faulty`` others.
-        honest: (h, d), of which h = n - f.
-        faulty: f, how many others there were.
+        honest: (h, d), finite, of which h = n - f.
+        faulty: f, how many others there were, fewer than h.
         point: (d,), z of the bounds that hold for every z; None for the mean of the honest.
     Returns:
-        Both sides' quotient, in float64; 0 where both vanish, infinity where only the bound does.
+        Both sides' quotient, in float64; 0 where there is no error, infinity where the result is not finite, or only
+        the bound is 0.
     Raises:
-        LayoutError: shapes do not fit.
+        LayoutError: shapes or types do not fit.
+        NotFinite: an honest row or the point holds NaN or an infinity.
+        ConfigurationError: the bound says nothing of so few rows.
     """
-    if honest.ndim != 2 or not len(honest) or result.shape != honest.shape[1:]:
+    _check(result, honest, point)
+    constant = _constant(bound, honest=len(honest), faulty=faulty)
+    if not bool(torch.isfinite(result).all()):
+        return math.inf
+    if result.numel() == 0:
+        return 0.0
+    eps = max(torch.finfo(result.dtype).eps, torch.finfo(honest.dtype).eps)
+    given = torch.cat([honest.double(), (honest[0] if point is None else point).double()[None], result.double()[None]])
+    given = torch.ldexp(given, -_exponent(given[:-1]))  # so that no sum overflows
+    rounding = _ROUNDINGS * eps * given[:-1].abs().amax(dim=0)
+    mean = given[:-2].mean(dim=0)
+    moved = given - mean
+    unit = _exponent(moved[:-2])  # so that no square vanishes
+    rows, away, z = (torch.ldexp(part, -unit) for part in (moved[:-2], moved[-1], moved[-2]))
+    error, spread, power = _measure(bound.measure, away, rows, torch.zeros_like(z) if point is None else z)
+    error = error - (torch.ldexp(rounding, -unit) if error.dim() else torch.linalg.vector_norm(rounding) / 2.0**unit)
+    return _quotient(error, spread, constant, power)
+
+
+def _check(result: Tensor, honest: Tensor, point: Tensor | None) -> None:
+    parts = (result, honest) if point is None else (result, honest, point)
+    if (
+        not all(isinstance(part, Tensor) and part.is_floating_point() for part in parts)
+        or honest.ndim != 2
+        or not len(honest)
+        or any(part.shape != honest.shape[1:] for part in parts if part is not honest)
+    ):
+        got = " and ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in parts[:2])
         raise LayoutError(
-            what="honest rows and result",
-            wanted="shapes (h, d) with h >= 1, and (d,)",
-            got=f"{tuple(honest.shape)} and {tuple(result.shape)}",
+            what="honest rows, result and point of a bound",
+            wanted="floating tensors (h, d) with h >= 1, (d,) and (d,)",
+            got=f"result and honest rows {got}" + ("" if point is None else f", point {tuple(point.shape)}"),
             do="stack the honest rows, and give the row that was made of them and the others",
         )
-    rows = honest.double()
-    error, spread = _measure(bound.measure, result.double(), rows, rows.mean(dim=0) if point is None else point)
-    errors, limits = error.reshape(-1), bound.constant(len(honest) + faulty, faulty) * spread.reshape(-1)
-    shares = torch.where(limits > 0, errors / limits, torch.where(errors > 0, math.inf, 0.0))
-    return float(shares.max()) if len(shares) else 0.0
+    require_finite("ratio_to_bound", honest.unbind(0))
+    if point is not None:
+        require_finite("the point of ratio_to_bound", [point])
 
 
-def _measure(measure: Measure, result: Tensor, honest: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a bound limits, and what it is proportional to: a number each, or one a coordinate."""
-    mean = honest.mean(dim=0)
-    away = torch.linalg.vector_norm(result - mean)
-    far = torch.linalg.vector_norm(honest - point, dim=1)
+def _constant(bound: Bound, *, honest: int, faulty: int) -> float:
+    check_count("ratio_to_bound", count=honest + faulty, faulty_max=faulty)
+    try:
+        constant = bound.constant(honest + faulty, faulty)
+    except (ZeroDivisionError, ValueError):  # a root or a quotient that there is not: the rule does not take so few
+        constant = math.nan
+    if not 0.0 <= constant < math.inf:
+        raise ConfigurationError(
+            setting=f"rows under a bound by the {bound.measure}",
+            wanted=f"as many as the rule needs with {faulty} faulty ones",
+            got=honest + faulty,
+            do="ask Rule.least_contributions how many that is",
+        )
+    return constant
+
+
+def _exponent(values: Tensor) -> Tensor:
+    top = float(values.abs().max())
+    return torch.tensor(max(math.frexp(top)[1], -_SHIFT_MAX))
+
+
+def _quotient(error: Tensor, spread: Tensor, constant: float, power: int) -> float:
+    errors, spreads = error.clamp_min(0.0).reshape(-1), spread.reshape(-1) * (constant > 0.0)
+    shares = torch.where(errors > 0.0, (errors / spreads) ** power, 0.0)
+    worst = float(shares.max())
+    return worst / constant if 0.0 < worst < math.inf else worst
+
+
+def _measure(measure: Measure, away: Tensor, honest: Tensor, point: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return what a bound limits, what it is proportional to, a number each or one a coordinate, and which powers of.
+
+    ``away``, ``honest`` and ``point`` are relative to the mean of the honest.
+    """
+    length = torch.linalg.vector_norm
     match measure:
         case "variance":
-            return away**2, (honest - mean).square().sum() / len(honest)
+            return length(away), length(honest) / math.sqrt(len(honest)), 2
         case "covariance":
-            return away**2, torch.linalg.matrix_norm(honest - mean, ord=2) ** 2 / len(honest)
+            return length(away), torch.linalg.matrix_norm(honest, ord=2) / math.sqrt(len(honest)), 2
         case "range":
-            return (result - mean).abs(), honest.amax(dim=0) - honest.amin(dim=0)
+            return away.abs(), honest.amax(dim=0) - honest.amin(dim=0), 1
         case "diameter":
-            return away, torch.cdist(honest, honest, compute_mode="donot_use_mm_for_euclid_dist").max()
+            return length(away), torch.cdist(honest, honest, compute_mode="donot_use_mm_for_euclid_dist").max(), 1
         case "radius":
-            return torch.linalg.vector_norm(result - point), far.max()
+            return length(away - point), length(honest - point, dim=1).max(), 1
         case "distances":
-            return torch.linalg.vector_norm(result - point), far.sum()
+            return length(away - point), length(honest - point, dim=1).sum(), 1
