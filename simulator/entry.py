@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
-__all__ = ["INTERRUPTED", "end_early", "main"]
+__all__ = ["INTERRUPTED", "end_early", "main", "take_ends"]
 
 INTERRUPTED: Final = 130
+Handler: TypeAlias = Callable[[int, FrameType | None], NoReturn]
 
 
 def end_early(name: str) -> None:
     """From now on SIGINT and SIGTERM end the process at once: an exception could be lost in somebody's import."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        print(f"{name}: interrupted before anything was run.", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)
+        try:
+            os.write(2, f"{name}: interrupted before anything was run.\n".encode())  # no buffer that may be in use
+        finally:
+            os._exit(INTERRUPTED)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is where a script starts this with &
-            signal.signal(number, end)
+    take_ends(end, end)
+
+
+def take_ends(on_interrupt: Handler, on_terminate: Handler) -> None:
+    """Handle SIGINT and SIGTERM, but for one that is ignored, as SIGINT is where a script starts this with &."""
+    for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_terminate)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from hqde_ref.errors import (
     ScenarioError,
     WireError,
 )
-from simulator.entry import INTERRUPTED
+from simulator.entry import INTERRUPTED, take_ends
 
 __all__ = [
     "BAD_INPUT",
@@ -125,9 +125,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def run_app(app: typer.Typer, *, name: str) -> NoReturn:
     """Run a command and exit: bad input with 4 and one line, our own failure with 5, Ctrl-C with 130."""
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        take_ends(signal.default_int_handler, _interrupt)
         code = app(standalone_mode=False, prog_name=name)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as stop:

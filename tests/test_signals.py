@@ -135,6 +135,82 @@ def test_what_ray_starts_is_in_a_group_of_its_own_and_takes_signals() -> None:
     assert shown == {True: "True []", False: "False []"}
 
 
+def test_what_another_thread_starts_meanwhile_is_left_alone() -> None:
+    with ray_cluster.own_signals():
+        shown: list[str] = []
+        command = [sys.executable, "-c", _SHOW]
+        starter = threading.Thread(
+            target=lambda: shown.append(
+                subprocess.run(
+                    command, preexec_fn=lambda: None, start_new_session=True, capture_output=True, text=True, check=True
+                ).stdout.strip()
+            )
+        )
+        starter.start()
+        starter.join()
+    assert [text.split(" ", 1)[0] for text in shown] == ["True"]  # of its own session; setsid() was refused
+
+
+def test_an_end_in_the_very_moment_of_leaving_raises_and_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread takes it when one handler is the caller's again and the other is not."""
+    set_handler, told = ray_cluster._set_handler, list[bool]()
+
+    def told_between(number: int, handler: Any) -> Any:
+        before = set_handler(number, handler)
+        if handler is _mine and not told:
+            told.append(True)
+            _take_elsewhere(signal.SIGINT)
+            time.sleep(0.01)
+        return before
+
+    monkeypatch.setattr(ray_cluster, "_set_handler", told_between)
+    with pytest.raises(_Told), ray_cluster.own_signals():
+        pass
+    assert told == [True]
+    assert {signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} == {_mine}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    assert ray_cluster._starting == []
+    assert signal.signal is set_handler
+
+
+def test_an_end_while_ray_fails_to_start_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("no port is free")
+
+    done = _ray(monkeypatch, fail)
+    with pytest.raises(_Told):
+        ray_cluster.connect(None, 0, 1)
+    assert done == ["shutdown"]
+
+
+def test_a_second_end_does_not_cut_the_clearing_up_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_LEAVE_S", 0.1)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)", ray_cluster._HOME]
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def start_half() -> None:
+        begun.append(subprocess.Popen(sleep))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    done = _ray(monkeypatch, start_half)
+    shutdown = ray_cluster.ray.shutdown
+
+    def interrupted() -> None:
+        shutdown()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ray_cluster.ray, "shutdown", interrupted)
+    try:
+        with pytest.raises(_Told):
+            ray_cluster.connect(None, 0, 1)
+        assert done == ["shutdown"]
+        assert begun[0].wait(timeout=10) == -signal.SIGKILL
+    finally:
+        begun[0].kill()
+        begun[0].wait()
+
+
 def test_a_start_of_ray_that_is_broken_off_leaves_nothing_of_ray_and_touches_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

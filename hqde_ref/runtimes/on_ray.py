@@ -46,7 +46,7 @@ from hqde_ref.messages import (
     replace_payloads,
 )
 from hqde_ref.runtimes.naming import hosts_of_nodes
-from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect
+from hqde_ref.runtimes.ray_cluster import alive_nodes, connect, disconnect, own_signals
 from hqde_ref.runtimes.ray_host import DEATHS, LOSSES, UNREACHABLE, Host, Process, make_lost
 from hqde_ref.runtimes.ray_machines import Machines
 
@@ -281,23 +281,24 @@ class OnRay:
             )
 
     def close(self) -> None:
-        """End the actors, and Ray if this runtime started it."""
-        processes = []
-        for seat in self._hosts.values():
-            if ray.is_initialized():
-                ray.kill(seat.actor)
-            process = self._find_process(seat)
-            processes += [process] if process is not None else []
-            seat.dead = True
-        # Killed at once, Ray would report each on standard output; a stopped one outlives ray.kill for seconds.
-        _, left = psutil.wait_procs(processes, timeout=_LEAVE_S)
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._flying.clear()
-        if self._owns_ray and ray.is_initialized():
-            disconnect()
-            self._owns_ray = False
+        """End the actors, and Ray if this runtime started it; an end from outside waits until that is done."""
+        with own_signals():
+            processes = []
+            for seat in self._hosts.values():
+                if ray.is_initialized():
+                    ray.kill(seat.actor)
+                process = self._find_process(seat)
+                processes += [process] if process is not None else []
+                seat.dead = True
+            # Killed at once, Ray would report each on standard output; a stopped one outlives ray.kill for seconds.
+            _, left = psutil.wait_procs(processes, timeout=_LEAVE_S)
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._flying.clear()
+            if self._owns_ray and ray.is_initialized():
+                self._owns_ray = False
+                disconnect()
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import ray
@@ -30,7 +30,16 @@ _ANSWER_S = 12.0  # how long a cluster may take to answer
 _LEAVE_S = 3.0  # how long what was begun of one may take to end by itself
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 _set_handler = signal.signal
-_apart: list[set[int | signal.Signals]] = []  # the caller's mask, while ``own_signals`` is on
+
+
+class _Starting(NamedTuple):
+    """A call of Ray's within ``own_signals``: in which thread, and which signals that one had blocked before."""
+
+    thread: int
+    mask: set[int | signal.Signals]
+
+
+_starting: list[_Starting] = []
 
 
 def connect(address: str | None, gpus: int, store_bytes: int) -> bool:
@@ -84,29 +93,39 @@ def own_signals() -> Iterator[None]:
 
     What Ray starts in here is in a process group of its own: a Ctrl-C, or ``timeout``, tells the whole group of this
     process, and Ray's processes would end under it. Outside the main thread nothing is done: signals do not go there.
+    How long an end may have to wait, Ray's own limits say.
     """
     mine = {number: signal.getsignal(number) for number in _ENDS}
     if threading.current_thread() is not threading.main_thread() or None in mine.values():
         yield
         return
-    waiting: list[int] = []  # what another thread took, and so was not blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
-    _apart.append(before)
-    try:
+    waiting: list[int] = []
+
+    def collect() -> None:
         for number, handler in mine.items():
             if handler is not signal.SIG_IGN:
                 _set_handler(number, lambda taken, frame: waiting.append(taken))
-        # Ray's own handler raises, and what another thread took could be raised where Ray drops it.
+
+    mask, set_signal, depth = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.signal, len(_starting)
+    try:
+        # Blocked, signals keep away from handlers that Ray sets below Python. Other threads still take some, and then
+        # these handlers are run, here; Ray's own in Python would raise, and Ray drops what is raised in places.
+        collect()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+        _starting.append(_Starting(thread=threading.get_ident(), mask=mask))
         signal.signal = _leave_ends
         yield
     finally:
-        signal.signal = _set_handler
-        _apart.pop()
-        for number, handler in mine.items():
-            _set_handler(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what was blocked comes now
-    for came in dict.fromkeys(waiting):
-        signal.raise_signal(came)
+        signal.signal = set_signal
+        del _starting[depth:]
+        collect()  # once more, in place of what Ray has set below Python
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what was blocked comes now
+        try:
+            _set_handler(signal.SIGINT, mine[signal.SIGINT])
+        finally:  # that one may have been told already, and raise
+            _set_handler(signal.SIGTERM, mine[signal.SIGTERM])
+        for came in dict.fromkeys(waiting):
+            signal.raise_signal(came)
 
 
 def _leave_ends(signalnum: int, handler: Any) -> Any:
@@ -114,18 +133,20 @@ def _leave_ends(signalnum: int, handler: Any) -> Any:
     return signal.getsignal(signalnum) if signalnum in _ENDS else _set_handler(signalnum, handler)
 
 
-def _part() -> None:
-    """In a process that is being started: Ray's own do not take part in what this one waits through."""
-    if _apart:
-        os.setpgid(0, 0)
-        for number in _ENDS:  # what came to the group before this: the handlers here are those of the other process
-            _set_handler(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, _apart[-1])
-        for number in _ENDS:
-            _set_handler(number, signal.SIG_DFL)
+def _leave_group() -> None:
+    """In a process that Ray is starting: it does not take part in what this one waits through."""
+    if not _starting or _starting[-1].thread != threading.get_ident():
+        return  # what another thread starts meanwhile is nobody's business here
+    os.setpgid(0, 0)
+    for number in _ENDS:  # what came to the group before this: the handlers here are those of the other process
+        _set_handler(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _starting[-1].mask)
+    for number in _ENDS:
+        _set_handler(number, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_part)  # Ray starts its processes with a function to run there, so this runs too
+# Ray starts its processes with a function to run there, so this runs too.
+os.register_at_fork(after_in_child=_leave_group)
 
 
 @contextmanager
@@ -135,13 +156,15 @@ def whole_or_nothing() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        begun = _processes_of_ray() - before
-        with suppress(Exception), own_signals():
-            ray.shutdown()
-        _, left = psutil.wait_procs(begun, timeout=_LEAVE_S)  # a raylet killed under a driver that is joined aborts it
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        with own_signals():
+            begun = _processes_of_ray() - before
+            with suppress(Exception):
+                ray.shutdown()
+            # A raylet that is killed under a driver that is joined aborts the driver.
+            _, left = psutil.wait_procs(begun, timeout=_LEAVE_S)
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         raise
 
 
