@@ -381,20 +381,44 @@ def test_without_a_faulty_row_every_bound_holds_of_a_rule(rule: Rule) -> None:
 
 def test_a_ratio_to_a_bound_refuses_what_makes_no_sense() -> None:
     honest, bound = seeded(4, 2), RULES["geometric_median"].bounds[1]
-    with pytest.raises(LayoutError, match=r"wanted floating tensors \(h, d\) .* got result and honest rows \(3,\) and"):
-        ratio_to_bound(bound, seeded(3), honest, faulty=1)
-    with pytest.raises(LayoutError, match=r"got result and honest rows \(2,\) and \(4, 2\), point \(\)"):
-        ratio_to_bound(bound, seeded(2), honest, faulty=1, point=torch.tensor(1.0, dtype=torch.float64))
-    with pytest.raises(LayoutError, match="got result and honest rows list and"):
-        ratio_to_bound(bound, [1.0, 2.0], honest, faulty=1)  # type: ignore[arg-type]
-    with pytest.raises(TooFewContributions, match="ratio_to_bound with faulty_max=4 needs at least 9"):
+    for result, rows, point, got in (
+        (seeded(3), honest, None, r"\(3,\) float64 on cpu and \(4, 2\)"),
+        (seeded(2), honest, torch.tensor(1.0), r"and \(4, 2\) float64 on cpu and \(\) float32"),
+        (seeded(2), honest, seeded(1), r"and \(4, 2\) float64 on cpu and \(1,\)"),
+        ([1.0, 2.0], honest, None, r"list and \(4, 2\)"),
+        (seeded(2), list(honest), None, r"\(2,\) float64 on cpu and list"),
+        (seeded(2), honest.to("meta"), None, "on meta"),
+        (seeded(2).to(torch.complex64), honest, None, "complex64"),
+        (seeded(2).to(torch.int32), honest, None, "int32"),
+        (seeded(2), honest[:0], None, r"\(0, 2\)"),
+    ):
+        with pytest.raises(LayoutError, match=rf"wanted dense floating tensors \(d,\), \(h, d\) .* got .*{got}"):
+            ratio_to_bound(bound, result, rows, faulty=1, point=point)  # type: ignore[arg-type]
+    with pytest.raises(LayoutError, match=r"bound: wanted one of Rule.bounds, got Rule"):
+        ratio_to_bound(RULES["krum"], seeded(2), honest, faulty=1)  # type: ignore[arg-type]
+    with pytest.raises(TooFewContributions, match="geometric_median with faulty_max=4 needs at least 9"):
         ratio_to_bound(bound, seeded(2), honest, faulty=4)
-    with pytest.raises(ConfigurationError, match=r"rows under a bound by the variance must be as many as the rule ne"):
-        ratio_to_bound(RULES["krum"].bounds[0], seeded(2), honest[:3], faulty=2)
-    with pytest.raises(ConfigurationError, match="faulty_max of ratio_to_bound must be an integer of at least 0"):
-        ratio_to_bound(bound, seeded(2), honest, faulty=-1)
+    for wrong in (-1, 1.5, True, "2"):
+        with pytest.raises(ConfigurationError, match="faulty_max of ratio_to_bound must be an integer of at least 0"):
+            ratio_to_bound(bound, seeded(2), honest, faulty=wrong)  # type: ignore[arg-type]
     with pytest.raises(NotFinite, match=r"ratio_to_bound was given NaN or infinity in row\(s\) 2"):
         ratio_to_bound(bound, seeded(2), honest / torch.tensor([[1.0], [1], [0], [1]], dtype=torch.float64), faulty=1)
+    with pytest.raises(NotFinite, match="the point of ratio_to_bound was given NaN"):
+        ratio_to_bound(bound, seeded(2), honest, faulty=1, point=torch.full((2,), math.nan, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rule", [*EVERY, *(pytest.param(rule, id=name) for name, rule in COMPOSED.items())])
+def test_no_constant_is_given_of_fewer_rows_than_a_rule_takes(rule: Rule) -> None:
+    for bound in rule.bounds:
+        for f in (0, 1, 2, 5):
+            least = rule.least_contributions(f)
+            assert bound.constant(least, f) >= 0.0
+            with pytest.raises(TooFewContributions) as caught:
+                bound.constant(least - 1, f)
+            assert str(caught.value).startswith(f"{rule.name} ")
+        for wrong in (-1, 1.5, True):
+            with pytest.raises(ConfigurationError, match="integer of at least 0"):
+                bound.constant(20, wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rule", EVERY)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.rows import check_count, require_finite
-from hqde_ref.errors import ConfigurationError, LayoutError
+from hqde_ref.errors import LayoutError
 
 __all__ = ["AROUND_A_POINT", "MEASURES", "Bound", "Measure", "ratio_to_bound"]
 
@@ -46,7 +46,7 @@ class Bound:
     """One proven bound.
 
     measure: what is compared with what, a key of ``MEASURES``.
-    constant: (n, f) -> c; says nothing where the rule does not take so few rows.
+    constant: (n, f) -> c. Those of a ``Rule`` refuse fewer rows than the rule takes.
     tight: no smaller constant is true: a constructed input attains it, or comes as near as one likes.
     source: where the proof is.
     """
@@ -66,7 +66,7 @@ def ratio_to_bound(bound: Bound, result: Tensor, honest: Tensor, *, faulty: int,
         bound: one of ``Rule.bounds``.
         result: (d,), what an aggregation made of the honest rows and ``faulty`` others.
         honest: (h, d), finite, of which h = n - f.
-        faulty: f, how many others there were, fewer than h.
+        faulty: f, how many others there were.
         point: (d,), z of the bounds that hold for every z; None for the mean of the honest.
     Returns:
         Both sides' quotient, in float64; 0 where there is no error, infinity where the result is not finite, or only
@@ -74,10 +74,12 @@ def ratio_to_bound(bound: Bound, result: Tensor, honest: Tensor, *, faulty: int,
     Raises:
         LayoutError: shapes or types do not fit.
         NotFinite: an honest row or the point holds NaN or an infinity.
-        ConfigurationError: the bound says nothing of so few rows.
+        ConfigurationError: ``faulty`` is not an integer of at least 0.
+        TooFewContributions: the rule does not take so few rows.
     """
-    _check(result, honest, point)
-    constant = _constant(bound, honest=len(honest), faulty=faulty)
+    _check(bound, result, honest, point)
+    check_count("ratio_to_bound", count=len(honest), faulty_max=faulty, per_faulty=0)
+    constant = bound.constant(len(honest) + faulty, faulty)
     if not bool(torch.isfinite(result).all()):
         return math.inf
     if result.numel() == 0:
@@ -95,19 +97,24 @@ def ratio_to_bound(bound: Bound, result: Tensor, honest: Tensor, *, faulty: int,
     return _quotient(error, spread, constant, power)
 
 
-def _check(result: Tensor, honest: Tensor, point: Tensor | None) -> None:
+def _check(bound: object, result: Tensor, honest: Tensor, point: Tensor | None) -> None:
+    if not isinstance(bound, Bound):
+        raise LayoutError(
+            what="bound", wanted="one of Rule.bounds", got=type(bound).__name__, do="pass get_rule(name).bounds[0], say"
+        )
     parts = (result, honest) if point is None else (result, honest, point)
     if (
         not all(isinstance(part, Tensor) and part.is_floating_point() for part in parts)
+        or any(part.layout != torch.strided or part.is_meta or part.device != honest.device for part in parts)
         or honest.ndim != 2
         or not len(honest)
         or any(part.shape != honest.shape[1:] for part in parts if part is not honest)
     ):
-        got = " and ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in parts[:2])
+        got = " and ".join(map(_tell, parts))
         raise LayoutError(
-            what="honest rows, result and point of a bound",
-            wanted="floating tensors (h, d) with h >= 1, (d,) and (d,)",
-            got=f"result and honest rows {got}" + ("" if point is None else f", point {tuple(point.shape)}"),
+            what="result, honest rows and point of a bound",
+            wanted="dense floating tensors (d,), (h, d) with h >= 1, and (d,), on one device",
+            got=got,
             do="stack the honest rows, and give the row that was made of them and the others",
         )
     require_finite("ratio_to_bound", honest.unbind(0))
@@ -115,20 +122,10 @@ def _check(result: Tensor, honest: Tensor, point: Tensor | None) -> None:
         require_finite("the point of ratio_to_bound", [point])
 
 
-def _constant(bound: Bound, *, honest: int, faulty: int) -> float:
-    check_count("ratio_to_bound", count=honest + faulty, faulty_max=faulty)
-    try:
-        constant = bound.constant(honest + faulty, faulty)
-    except (ZeroDivisionError, ValueError):  # a root or a quotient that there is not: the rule does not take so few
-        constant = math.nan
-    if not 0.0 <= constant < math.inf:
-        raise ConfigurationError(
-            setting=f"rows under a bound by the {bound.measure}",
-            wanted=f"as many as the rule needs with {faulty} faulty ones",
-            got=honest + faulty,
-            do="ask Rule.least_contributions how many that is",
-        )
-    return constant
+def _tell(part: object) -> str:
+    if not isinstance(part, Tensor):
+        return type(part).__name__
+    return f"{tuple(part.shape)} {str(part.dtype).removeprefix('torch.')} on {part.device}"
 
 
 def _exponent(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, require_data, require_finite
+from hqde_ref.core.kernels.rows import Updates, as_rows, require_data, require_finite
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.bound import Bound
 from hqde_ref.core.rules.bucketing import average_buckets, check_size
@@ -26,7 +26,7 @@ from hqde_ref.core.rules.nearest_neighbour_mixing import mix_nearest_neighbours
 from hqde_ref.core.rules.preaggregation import PreAggregation
 from hqde_ref.core.rules.rule import Rule
 from hqde_ref.core.rules.settings import check_settings
-from hqde_ref.errors import NotFinite, TooFewContributions
+from hqde_ref.errors import NotFinite
 
 __all__ = ["PREAGGREGATIONS", "compose_rule"]
 
@@ -129,7 +129,7 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
     def aggregate(updates: Updates, *, faulty_max: int, **of_rule: Any) -> Tensor:
         check_settings(rule.name, rule.aggregate, of_rule)
         rows = as_rows(updates, rule=name)
-        check(len(rows), faulty_max)
+        composed.require_count(len(rows), faulty_max)
         require_data(name, rows)
         try:
             prepared = first.prepare(rows, faulty_max=faulty_max, **settings)
@@ -145,16 +145,11 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
             most *= 2
         return own + bisect_left(range(own, most), enough, key=lambda n: first.left(n, **settings))
 
-    def check(n: int, f: int) -> None:
-        check_count(name, count=n, faulty_max=f, per_faulty=0)
-        if n < least(f):
-            raise TooFewContributions(rule=name, faulty_max=f, needed=least(f), got=n)
-
     name, proven = f"{first.name} + {rule.name}", tuple[Bound, ...]()
     if first.kappa is not None and rule.kappa is not None:
-        constant = partial(_both, first.kappa, rule.kappa, settings, check)
+        constant = partial(first.kappa, kappa=rule.kappa, **settings)
         proven = (Bound(measure="variance", constant=constant, source=f"{first.source}; {rule.source}"),)
-    return Rule(
+    composed = Rule(
         name=name,
         aggregate=aggregate,
         least_contributions=least,
@@ -165,18 +160,7 @@ def compose_rule(first: PreAggregation, rule: Rule, **settings: Any) -> Rule:
         certify=None,
         description=f"{first.description.rstrip('.')}; then: {rule.description}",
     )
-
-
-def _both(
-    composed: Callable[..., float],
-    kappa: Callable[[int, int], float],
-    settings: Mapping[str, Any],
-    check: Callable[[int, int], None],
-    n: int,
-    f: int,
-) -> float:
-    check(n, f)
-    return composed(n, f, kappa, **settings)
+    return composed
 
 
 def _family(first: PreAggregation, rule: Rule) -> Literal["mean", "coordinatewise", "gram", "staged"]:

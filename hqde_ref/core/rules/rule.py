@@ -7,14 +7,17 @@ Pure: a value, nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 from hqde_ref.core.certificates import Certificate
+from hqde_ref.core.kernels.rows import check_count
 from hqde_ref.core.rules.bound import Bound
 from hqde_ref.core.rules.settings import settings_of
+from hqde_ref.errors import TooFewContributions
 
 __all__ = ["SYMMETRIES", "Rule"]
 
@@ -48,7 +51,8 @@ class Rule:
     aggregate: (updates, *, faulty_max, and settings) -> row.
     least_contributions: f -> the least number of rows it takes.
     bounds: what is proven of how far it can be led astray; that by the variance first. None of them for a rule that
-        a single faulty row leads anywhere, and for one of which nothing is proven.
+        a single faulty row leads anywhere, and for one of which nothing is proven. Their constants, and ``kappa``,
+        raise as ``require_count`` does.
     symmetries: a subset of ``SYMMETRIES``.
     family: "coordinatewise" rules shard over coordinates; "gram" rules need distances over all of them, and commute
         with translations and rotations; "staged" rules need distances first and then go by coordinates; "mean"
@@ -70,6 +74,27 @@ class Rule:
     certify: Callable[..., Certificate] | None
     description: str
     in_tree: Literal["half"] | None = None
+
+    def __post_init__(self) -> None:
+        """Let constants be refused, not wrong, where the rule itself would refuse so few rows."""
+        checked = (replace(bound, constant=partial(self._constant, bound.constant)) for bound in self.bounds)
+        object.__setattr__(self, "bounds", tuple(checked))
+
+    def _constant(self, constant: Callable[[int, int], float], n: int, f: int) -> float:
+        self.require_count(n, f)
+        return constant(n, f)
+
+    def require_count(self, n: int, f: int) -> None:
+        """Refuse n rows of which f may hold anything, if the rule cannot do with so few.
+
+        Raises:
+            ConfigurationError: f is not an integer of at least 0.
+            TooFewContributions: n is below ``least_contributions(f)``.
+        """
+        check_count(self.name, count=n, faulty_max=f, per_faulty=0)
+        needed = self.least_contributions(f)
+        if n < needed:
+            raise TooFewContributions(rule=self.name, faulty_max=f, needed=needed, got=n)
 
     @property
     def kappa(self) -> Callable[[int, int], float] | None:
