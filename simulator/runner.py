@@ -90,7 +90,11 @@ class _Running:
         )
         store = scenario.system.store
         self._storage = (
-            None if store is None else Storage(store, world, nodes=scenario.system.nodes, note=self._note_store)
+            None
+            if store is None
+            else Storage(
+                store, world, nodes=scenario.system.nodes, lossy=scenario.network.is_lossy, note=self._note_store
+            )
         )
         self._struck = Striking(
             scenario, world, quiet=variant == "no faults", note=self._note_fault, storage=self._storage

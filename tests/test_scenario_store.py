@@ -11,14 +11,25 @@ import pytest
 from rich.console import Console
 
 from hqde_ref.errors import RuntimeFault, ScenarioError
-from hqde_ref.messages import Accepted, Acknowledged, Get, Look, Put, Reply, Request, Stored, message
+from hqde_ref.messages import (
+    UNANSWERED,
+    Accepted,
+    Acknowledged,
+    Get,
+    Look,
+    Put,
+    Reply,
+    Request,
+    Stored,
+    message,
+)
 from hqde_ref.nodes import store as nodes
 from hqde_ref.rounds import storing
 from simulator import storage, worlds
 from simulator.checkers import check_fired, check_run
 from simulator.cli import validate
 from simulator.execution import conclude, exit_code, run_all, summarise
-from simulator.fragile import Damage, Fragile
+from simulator.fragile import Damage, Fragile, Reset
 from simulator.printing import print_execution
 from simulator.records import ReadBack, Run, Written
 from simulator.report import write_report
@@ -467,6 +478,27 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
     _plant(monkeypatch, Deaf)
     with pytest.raises(RuntimeFault, match=r"the weight store: did not take the first state \(0 of 2 stores told"):
         _run(_scenario())
+
+
+@pytest.mark.parametrize(("network", "times"), [("latency: 1ms", 1), ("lost_requests: 0.01", 10)])
+def test_stores_that_do_not_begin_are_all_named_and_asked_again_only_where_messages_get_lost(
+    monkeypatch: pytest.MonkeyPatch, network: str, times: int
+) -> None:
+    asked = []
+
+    class Dead(Fragile):
+        def perform(self, request: Request, /) -> Reply:
+            if self._name not in ("s1", "s3") or not isinstance(request, Reset):
+                return super().perform(request)
+            asked.append(self._name)
+            return UNANSWERED
+
+    _plant(monkeypatch, Dead)
+    text = BASE.format(faults="", rounds=1, store=FIVE).replace("latency: 1ms", network)
+    with pytest.raises(RuntimeFault) as caught:
+        _run(parse_scenario(text, file="small.yaml"))
+    assert str(caught.value) == "the weight store: s1, s3 did not begin (unreachable); run again."
+    assert (asked.count("s1"), asked.count("s3")) == (times, times)
 
 
 @pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
