@@ -502,6 +502,18 @@ def test_stores_that_do_not_begin_are_all_named_and_asked_again_only_where_messa
 
 
 @pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
+def test_a_read_after_the_last_round_that_returns_nothing_is_excused_where_messages_get_lost(network: str) -> None:
+    text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
+    run = dataclasses.replace(_run(_scenario())[0], last=ReadBack(version=None, content=None, reason="none came"))
+    assert _stored(parse_scenario(text, file="small.yaml"), run) == (
+        "CANNOT_TELL",
+        None,
+        "not judged in 1 of 3 rounds because messages get lost; round 3: afterwards: nothing was read (none came)",
+    )
+    assert _stored(_scenario(), run)[0] == "BROKEN"
+
+
+@pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
 def test_silence_where_messages_get_lost_is_not_judged_and_that_is_what_the_record_says(network: str) -> None:
     text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
     lossy, run = parse_scenario(text, file="small.yaml"), _run(_scenario())[0]
