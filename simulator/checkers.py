@@ -181,16 +181,19 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
             law=f"{'network' if strike.fault is None else f'fault {strike.fault}'} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
-            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else _why_not(strike),
+            because=_tell_strike(strike),
         )
         for strike in run.strikes
     )
 
 
-def _why_not(strike: Strike) -> str:
-    if not strike.unmet:
-        return "it never took effect"
-    return f"the copy on {', '.join(strike.unmet)} was damaged, but no read met it: it was written over, lost or left"
+def _tell_strike(strike: Strike) -> str:
+    """Of damage, only where it was met, and beside it where it was not."""
+    told = [f"{_times(strike.fired)} on {', '.join(strike.met or strike.hits)}"] if strike.fired else []
+    if strike.unmet:
+        where = f"the copy on {', '.join(strike.unmet)} was damaged"
+        told.append(f"{where}, but no read is known to have met it: it was written over, lost or left")
+    return "; ".join(told) or "it never took effect"
 
 
 def _times(count: int) -> str:

@@ -88,20 +88,15 @@ class Storage:
         self._note("store read", round=number, **told)
         return read, found if isinstance(found, Value) else None
 
-    def damage(self, store: str, mark: int) -> bool:
-        """Flip one bit in a store's copy; False where there is no copy to damage, or no store."""
-        reply = self._ask_all([store], Damage(key=STATE_KEY, mark=mark))[store]
-        return isinstance(reply, Damaged) and reply.fired
+    def damage(self, stores: Collection[str], mark: int) -> dict[str, bool | None]:
+        """Flip a bit in the stores' copies: whether it was flipped, False where there is no copy; None: no answer."""
+        replies = self._ask_all(stores, Damage(key=STATE_KEY, mark=mark))
+        return {store: reply.fired if isinstance(reply, Damaged) else None for store, reply in replies.items()}
 
-    def is_met(self, number: int, store: str, mark: int) -> bool | None:
-        """Whether a read or a repair has met the copy damaged under this mark; None: not yet, but one may."""
-        for _ in range(_TRIES):
-            reply = self._ask_all([store], AskFate(mark=mark))[store]
-            if isinstance(reply, Fate):
-                if reply.fate == "met":
-                    self._note("store damage met", round=number, store=store)
-                return {"met": True, "gone": False}.get(reply.fate)
-        return None
+    def ask_fates(self, stores: Collection[str], mark: int) -> dict[str, str]:
+        """What became of the copies damaged under this mark (``Fate.fate``), of those stores that answer."""
+        replies = self._ask_until(stores, AskFate(mark=mark), Fate)
+        return {store: reply.fate for store, reply in replies.items() if isinstance(reply, Fate)}
 
     def tend(self, number: int, *, silent: Collection[str]) -> tuple[str, ...]:
         """Let those that came back rejoin.
