@@ -6,11 +6,12 @@ They know nothing of how the reference computes: they borrow neither its core no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from hqde_ref.messages import Accepted
-from simulator.checkers_store import find_unjudged, find_unkept
+from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause, Remove
+from simulator.opinions import Apart, Broken, Opinion, conclude_law, in_all
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
@@ -34,46 +35,24 @@ def check_run(scenario: Scenario, run: Run) -> tuple[Finding, ...]:
     findings = []
     for law in scenario.laws:
         judge, clause = _JUDGES[law]
-        judged = [record for record in run.rounds if law != "within_bound" or _has_bound(scenario, record)]
-        broken = [(record.round, why) for record in judged if (why := judge(scenario, run, record)) is not None]
-        if broken:
-            number, because = broken[0]
-            findings.append(Finding(law=law, clause=clause, status="BROKEN", because=because, round=number))
-        elif law == "stored" and (because := _tell_unjudged(scenario, run)):
-            findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
-        elif not judged:
-            whole = "the only round cannot" if len(run.rounds) == 1 else f"none of {len(run.rounds)} rounds can"
-            because = f"{whole} be judged: no proven bound applies"
-            findings.append(Finding(law=law, clause=clause, status="CANNOT_TELL", because=because))
-        else:
-            because = _in_all(len(judged))
-            if len(judged) < len(run.rounds):
-                because = f"in {len(judged)} of {len(run.rounds)} rounds; no proven bound applies to the others"
-            findings.append(Finding(law=law, clause=clause, status="HOLDS", because=because))
+        status, because, number = conclude_law({record.round: judge(scenario, run, record) for record in run.rounds})
+        findings.append(Finding(law=law, clause=clause, status=status, because=because, round=number))
     findings.extend(_check_last(scenario, run))
     return tuple(findings)
 
 
-def _tell_unjudged(scenario: Scenario, run: Run) -> str:
-    unjudged = [(r.round, why) for r in run.rounds if (why := find_unjudged(scenario, run, r)) is not None]
-    if not unjudged:
-        return ""
-    number, why = unjudged[0]
-    return f"not judged in {len(unjudged)} of {len(run.rounds)} rounds because messages get lost; round {number}: {why}"
-
-
-def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+def _find_unaccounted(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
     used = record.verdict.used if isinstance(record.verdict, Accepted) else ()
     told = Counter([*used, *record.verdict.rejected, *record.verdict.missing])
     twice = sorted(member for member, count in told.items() if count > 1)
     if twice:
-        return f"{twice[0]} stands in more than one of used, rejected and missing"
+        return Broken(why=f"{twice[0]} stands in more than one of used, rejected and missing")
     lost = [member for member in run.members if member not in told]
     if lost:
-        return f"{lost[0]} is neither used nor rejected nor missing"
+        return Broken(why=f"{lost[0]} is neither used nor rejected nor missing")
     members = set(run.members)
     strange = [member for member in told if member not in members]
-    return f"{strange[0]} is no member" if strange else None
+    return Broken(why=f"{strange[0]} is no member") if strange else None
 
 
 def _has_bound(scenario: Scenario, record: RoundRecord) -> bool:
@@ -100,31 +79,32 @@ def _find_absent(record: RoundRecord) -> list[str]:
     return [member for member, reason in record.verdict.missing.items() if not reason.startswith("unused")]
 
 
-def _find_beyond_bound(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
-    if _is_unmeasured(scenario, record):
-        return "the result, or what it is measured against, is lost, although no machine was"
+def _find_beyond_bound(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
+    if not _has_bound(scenario, record):
+        return Apart(why="no proven bound applies")
     if record.bound is None or record.measured is None:
-        return None
+        return Broken(why="the result, or what it is measured against, is lost, although no machine was")
     slack = 8 * _FLOAT32 * record.measured.result_norm
     if record.measured.error <= record.bound + slack:
         return None
-    return f"error {record.measured.error:.6g} is beyond the proven bound {record.bound:.6g}"
+    return Broken(why=f"error {record.measured.error:.6g} is beyond the proven bound {record.bound:.6g}")
 
 
-def _find_overrun(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+def _find_overrun(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
     late = record.ended - record.deadline
-    return f"it ended {late:.3f} s after its deadline" if late > (_OVERRUN_S if run.world == "ray" else 1e-9) else None
+    slack = _OVERRUN_S if run.world == "ray" else 1e-9
+    return Broken(why=f"it ended {late:.3f} s after its deadline") if late > slack else None
 
 
-def _find_overspent(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+def _find_overspent(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
     """2 f_byz + f_absent < n, in a refused round too."""
     absent, lying = len(_find_absent(record)), len(_find_lying(record))
     if 2 * lying + absent < len(run.members):
         return None
-    return f"2 x {lying} Byzantine + {absent} absent is not below {len(run.members)} members"
+    return Broken(why=f"2 x {lying} Byzantine + {absent} absent is not below {len(run.members)} members")
 
 
-def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
     """A refusal although what is left withstands as many liars as were promised.
 
     The system cannot know how many lie, so it may count on ``faulty_max`` less those it found out. Members on hosts
@@ -146,8 +126,8 @@ def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) ->
         there = [member not in gone for member in run.members]
         if tree_tolerance(there, scenario.system.branching) < hidden:
             return None
-    return (
-        f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
+    return Broken(
+        why=f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
         f"{len(run.members) - usable} absent or found out of {len(run.members)} members; {needed} are enough"
     )
 
@@ -169,7 +149,7 @@ def _find_struck(scenario: Scenario, number: int) -> set[str]:
     return {member for index, member in enumerate(scenario.members) if member_host(index, scenario) in hosts}
 
 
-_JUDGES = {
+_JUDGES: Mapping[str, tuple[Callable[[Scenario, Run, RoundRecord], Opinion], str]] = {
     "accounted": (_find_unaccounted, "0.4"),
     "within_bound": (_find_beyond_bound, "4.5"),
     "by_deadline": (_find_overrun, "6.1"),
@@ -201,24 +181,23 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
             law=f"{'network' if strike.fault is None else f'fault {strike.fault}'} ({strike.action}) fired",
             clause="6.7",
             status="HOLDS" if strike.fired else "CANNOT_TELL",
-            because=f"{_times(strike.fired)} on {', '.join(strike.hits)}" if strike.fired else _why_not(strike),
+            because=_tell_strike(strike),
         )
         for strike in run.strikes
     )
 
 
-def _why_not(strike: Strike) -> str:
-    if not strike.unmet:
-        return "it never took effect"
-    return f"the copy on {', '.join(strike.unmet)} was damaged, but no read met it: it was written over, lost or left"
+def _tell_strike(strike: Strike) -> str:
+    """Of damage, only where it was met, and beside it where it was not."""
+    told = [f"{_times(strike.fired)} on {', '.join(strike.met or strike.hits)}"] if strike.fired else []
+    if strike.unmet:
+        where = f"the copy on {', '.join(strike.unmet)} was damaged"
+        told.append(f"{where}, but no read is known to have met it: it was written over, lost or left")
+    return "; ".join(told) or "it never took effect"
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
-
-
-def _in_all(rounds: int) -> str:
-    return "in the only round" if rounds == 1 else f"in all {rounds} rounds"
 
 
 def check_gaps(scenario: Scenario, accuracies: Mapping[str, float]) -> tuple[Finding, ...]:
@@ -266,7 +245,7 @@ def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
         if isinstance(a.verdict, Accepted) and isinstance(b.verdict, Accepted)
     ]
     same = sum(equal for _, equal in accepted)
-    because = f"the same verdict {_in_all(len(first.rounds))}, the same bits in {same} of {len(accepted)} with a result"
+    because = f"the same verdict {in_all(len(first.rounds))}, the same bits in {same} of {len(accepted)} with a result"
     rule = "weighted_mean" if first.variant == "mean instead" else scenario.system.rule
     unequal = [number for number, equal in accepted if not equal]
     if unequal and rule in _SAME_BITS:

@@ -2,7 +2,7 @@
 
 Source: HQDE clauses 2.6 and 2.7. It looks at the digests of bytes as the harness saw them, at who confirmed, and at
 what the scenario's faults did to whom. Of placement and quorums it knows the numbers in the scenario alone. Where
-messages get lost, nobody is blamed for silence; such a round is not judged, which is said (``find_unjudged``).
+messages get lost, nobody is blamed for silence: a round with such a problem is excused, which is said.
 """
 
 from __future__ import annotations
@@ -11,51 +11,42 @@ import dataclasses
 
 from hqde_ref.messages import Accepted
 from simulator.faults import Crash, Damage, Pause, Remove, Slow
+from simulator.opinions import Broken, Excused, Opinion
 from simulator.records import Kept, ReadBack, RoundRecord, Run, Written
-from simulator.scenario import NetworkModel, Scenario
+from simulator.scenario import Scenario
 from simulator.scenario_store import WeightStore
 
-__all__ = ["find_unjudged", "find_unkept"]
+__all__ = ["find_unkept"]
 
 _SURE = ("read", "train", "write")  # stages that every round reaches that has a result; read is reached by all
 
 
-def find_unkept(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
+def find_unkept(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
     """What was wrong with the store in this round; what a read after the last round shows is laid to that round."""
     settings, first = scenario.system.store, run.first
     assert settings is not None, "a scenario that names the law has a store"
     assert first is not None, "a run with a store begins with a write"
-    ledger = _Ledger(settings=settings, writes=[(0, first)])
+    ledger = _Ledger(settings=settings, lossy=scenario.network.is_lossy, writes=[(0, first)])
+    problems: list[Opinion] = []
     for past in run.rounds:
-        problem = _judge(scenario, ledger, past)
+        problems = _judge(scenario, ledger, past)
         if past.round == record.round:
             break
-    if problem is None and record.round == run.rounds[-1].round and run.last is not None:
+    if record.round == run.rounds[-1].round and run.last is not None:
         lost = ledger.find_lost(run.last, ledger.weak)
-        problem = None if lost is None else f"afterwards: {lost}"
-    return problem
+        problems.append(dataclasses.replace(lost, why=f"afterwards: {lost.why}") if lost is not None else None)
+    told = [problem for problem in problems if problem is not None]
+    return next((problem for problem in told if isinstance(problem, Broken)), told[0] if told else None)
 
 
-def find_unjudged(scenario: Scenario, run: Run, record: RoundRecord) -> str | None:
-    """Silence that is excused because messages get lost: what would be wrong with this round if none were."""
-    if not _loses(scenario) or find_unkept(scenario, run, record) is not None:
-        return None
-    problem = find_unkept(scenario.model_copy(update={"network": NetworkModel()}), run, record)
-    return None if problem is None else problem.split(", although")[0]
-
-
-def _loses(scenario: Scenario) -> bool:
-    return bool(scenario.network.loses) or scenario.network.loss > 0.0
-
-
-def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> str | None:
-    """The first thing wrong in a round, which is then entered into the ledger."""
+def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> list[Opinion]:
+    """What is wrong in a round, which is then entered into the ledger."""
     kept = record.kept
     assert kept is not None, "a run with a store has a record of it for every round"
     weak = ledger.weak | _struck(scenario, record.round) | _damaged(scenario, record.round)
-    problems = [ledger.find_lost(kept.read, weak)]
+    problems: list[Opinion] = [ledger.find_lost(kept.read, weak)]
     if kept.read.content is None and isinstance(record.verdict, Accepted):
-        problems.append("it was accepted, although there was no state to start from")
+        problems.append(Broken(why="it was accepted, although there was no state to start from"))
     ledger.enter_read(kept.read)
     if kept.written is not None:
         ledger.whole.add(record.round)
@@ -66,7 +57,7 @@ def _judge(scenario: Scenario, ledger: _Ledger, record: RoundRecord) -> str | No
     mended = kept.written is not None and kept.written.acknowledged  # a newer version goes over what was damaged
     ledger.damaged = frozenset() if mended else ledger.damaged | _damaged(scenario, record.round)
     ledger.out = frozenset(kept.out)
-    return next((problem for problem in problems if problem is not None), None)
+    return problems
 
 
 @dataclasses.dataclass
@@ -74,6 +65,7 @@ class _Ledger:
     """What was written, and which of it a read may give: the newest acknowledged, or one after it that was not."""
 
     settings: WeightStore
+    lossy: bool
     writes: list[tuple[int, Written]]
     floor: int = 0  # the first of ``writes`` that may be read
     damaged: frozenset[str] = frozenset()
@@ -96,26 +88,28 @@ class _Ledger:
         places = (at for at, (_, written) in enumerate(self.writes) if (written.version, written.content) == found)
         return next(places, None)
 
-    def find_lost(self, read: ReadBack, weak: frozenset[str]) -> str | None:
+    def find_lost(self, read: ReadBack, weak: frozenset[str]) -> Broken | Excused | None:
         if read.content is None:
             return self._find_excess(f"nothing was read ({read.reason})", weak)
         place = self._place(read)
         newest = self.writes[self.floor][0]
         if place is None:
-            return f"what was read is nothing that was written: version {read.version}, not the bytes of {_of(newest)}"
-        number = self.writes[place][0]
-        return f"{_of(number)} was read, which is older than {_of(newest)}" if place < self.floor else None
+            what = f"what was read is nothing that was written: version {read.version}"
+            return Broken(why=f"{what}, not the bytes of {_of(newest)}")
+        if place >= self.floor:
+            return None
+        return Broken(why=f"{_of(self.writes[place][0])} was read, which is older than {_of(newest)}")
 
-    def find_needless(self, written: Written, weak: frozenset[str]) -> str | None:
+    def find_needless(self, written: Written, weak: frozenset[str]) -> Broken | Excused | None:
         if written.acknowledged:
             return None
         return self._find_excess(f"the write was not acknowledged ({written.reason})", weak)
 
-    def _find_excess(self, what: str, weak: frozenset[str]) -> str | None:
+    def _find_excess(self, what: str, weak: frozenset[str]) -> Broken | Excused | None:
         if len(weak) > self.spare:
             return None
         struck = f"only {', '.join(sorted(weak))} may fail" if weak else "no store may fail"
-        return f"{what}, although {struck}, and {self.spare} are to be put up with"
+        return _blame(what, f"{struck}, and {self.spare} are to be put up with", lossy=self.lossy)
 
     def enter_read(self, read: ReadBack) -> None:
         """What was read once stays."""
@@ -127,11 +121,16 @@ class _Ledger:
             self.floor = len(self.writes) - 1 if written.acknowledged else self.floor
 
 
+def _blame(what: str, although: str, *, lossy: bool) -> Broken | Excused:
+    """Silence, and why there should have been none, unless messages get lost."""
+    return Excused(why=what, excuse="messages get lost") if lossy else Broken(why=f"{what}, although {although}")
+
+
 def _of(number: int) -> str:
     return f"the result of round {number}" if number else "the first state"
 
 
-def _find_boast(scenario: Scenario, written: Written, silent: frozenset[str]) -> str | None:
+def _find_boast(scenario: Scenario, written: Written, silent: frozenset[str]) -> Broken | None:
     """A write that is called acknowledged without a quorum that can have confirmed it."""
     if not written.acknowledged:
         return None
@@ -143,34 +142,34 @@ def _find_boast(scenario: Scenario, written: Written, silent: frozenset[str]) ->
         return None
     false = sorted(set(written.stores) - able)
     beside = f"; {', '.join(false)} cannot have" if false else ""
-    return (
-        f"the write is called acknowledged, but {len(confirmed)} of {settings.writes} stores confirmed it "
+    return Broken(
+        why=f"the write is called acknowledged, but {len(confirmed)} of {settings.writes} stores confirmed it "
         f"({', '.join(confirmed) or 'none'}{beside})"
     )
 
 
-def _find_outcast(scenario: Scenario, number: int, kept: Kept, *, before: frozenset[str]) -> str | None:
+def _find_outcast(scenario: Scenario, number: int, kept: Kept, *, before: frozenset[str]) -> Opinion:
     """A store that does not serve again, although all others do; or one that nothing has struck.
 
     Args:
         before: stores that did not serve after the round before.
     """
-    settings = scenario.system.store
+    settings, lossy = scenario.system.store, scenario.network.is_lossy
     assert settings is not None
     busy = _struck(scenario, number + 1, since=number)
     if not kept.out or busy or settings.writes < 2:  # with W = 1 nobody can know what only it had
         return None
     if len(kept.out) == 1:
-        return f"{kept.out[0]} does not serve again, although every other store does"
+        return _blame(f"{kept.out[0]} does not serve again", "every other store does", lossy=lossy)
     unprovoked = sorted(set(kept.out) - _struck(scenario, number) - before)
-    return f"{unprovoked[0]} does not serve, although no fault has struck it" if unprovoked else None
+    return _blame(f"{unprovoked[0]} does not serve", "no fault has struck it", lossy=lossy) if unprovoked else None
 
 
 # ------------------------------------------------------------------------------------------------ what faults did
 
 
 def _struck(scenario: Scenario, number: int, *, since: int | None = None) -> frozenset[str]:
-    """Stores that a fault may keep silent in a round; where messages get lost, any of them.
+    """Stores that a fault may keep silent in a round.
 
     Args:
         since: leave out faults that begin after this round.
@@ -186,8 +185,7 @@ def _struck(scenario: Scenario, number: int, *, since: int | None = None) -> fro
                 continue
         on = on and (since is None or first <= since)
         hosts |= set(scenario.struck_hosts(index)) if on else set()
-    stores = frozenset(scenario.store_hosts)
-    return stores if _loses(scenario) else frozenset(hosts) & stores
+    return frozenset(hosts) & frozenset(scenario.store_hosts)
 
 
 def _silenced(scenario: Scenario, number: int, whole: set[int]) -> frozenset[str]:

@@ -208,7 +208,7 @@ def _summarise_run(run: Run) -> dict[str, Any]:
         "final_accuracy": run.final_accuracy,
         "faults": [
             {"action": s.action, "hits": list(s.hits), "fired": s.fired}
-            | ({"unmet": list(s.unmet)} if s.action == "damage" else {})
+            | ({"met": list(s.met), "unmet": list(s.unmet)} if s.action == "damage" else {})
             for s in run.strikes
         ],
         "rounds": rounds,

@@ -18,7 +18,7 @@ __all__ = ["AskFate", "Damage", "Damaged", "Fate", "Fragile", "FragileSpec", "Re
 class Damage:
     """Flip one bit in the copy of this key, if there is one; ``unseen``: so that its digest fits again.
 
-    ``mark``: what ``AskFate`` calls this damage.
+    ``mark``: what ``AskFate`` calls this damage, and which bit it is: two damages never undo each other.
     """
 
     key: str
@@ -42,9 +42,12 @@ class AskFate:
 
 @message
 class Fate:
-    """``met``: its bytes were read, or its version was written once more over it. ``gone``: neither ever can be."""
+    """``met``: its bytes were read, or its version was written once more over it. ``gone``: neither ever can be.
 
-    fate: Literal["met", "in place", "gone"]
+    ``unheard of``: this process has damaged nothing under this mark.
+    """
+
+    fate: Literal["met", "in place", "gone", "unheard of"]
 
 
 @message
@@ -78,7 +81,7 @@ class Fragile(Store):
             case Damage():
                 return Damaged(fired=self._flip_one(request))
             case AskFate(mark=mark):
-                return Fate(fate="met" if mark in self._met else "in place" if mark in self._in_place() else "gone")
+                return Fate(fate=self._fate_of(mark))
             case Reset(epoch=epoch):
                 self._epoch, self._held, self._rejoined = epoch, {}, {}
                 self._flipped, self._met = {}, set()
@@ -87,6 +90,11 @@ class Fragile(Store):
                 if self._flipped and self._meets(request):
                     self._met |= self._in_place()
                 return super().perform(request)
+
+    def _fate_of(self, mark: int) -> Literal["met", "in place", "gone", "unheard of"]:
+        if mark not in self._flipped:
+            return "unheard of"
+        return "met" if mark in self._met else "in place" if mark in self._in_place() else "gone"
 
     def _in_place(self) -> set[int]:
         return {mark for mark, (key, held) in self._flipped.items() if self._held.get(key) is held}
@@ -107,11 +115,14 @@ class Fragile(Store):
                 return False
 
     def _flip_one(self, request: Damage) -> bool:
+        if request.mark in self._flipped:  # the message came twice
+            return True
         held = self._held.get(request.key)
         if held is None or held.content is None or not held.content.numel():
             return False
         held.content = held.content.clone()  # what was handed out before stays as it was
-        held.content[-1] ^= 1
+        byte, bit = divmod(request.mark % (8 * held.content.numel()), 8)
+        held.content[-1 - byte] ^= 1 << bit
         held.digest = digest(held.content) if request.unseen else held.digest
         self._flipped[request.mark] = (request.key, held)
         return True

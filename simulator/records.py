@@ -21,13 +21,15 @@ class Strike:
         hits: hosts, members or machines.
         fired: how often it really took effect, by the round; a run with a fault that never did is vacuous. Of a damaged
             copy: whether a read or a repair met it.
-        unmet: stores whose copy was damaged, which no read and no repair has met.
+        met: stores whose copy was damaged, which a read or a repair has met.
+        unmet: stores whose copy was damaged, which no read and no repair is known to have met.
     """
 
     fault: int | None
     action: str
     hits: tuple[str, ...]
     fired: int
+    met: tuple[str, ...] = ()
     unmet: tuple[str, ...] = ()
 
 

@@ -38,6 +38,7 @@ from hqde_ref.rounds.pacing import Timekeeper
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
 from simulator.adversary import Adversary, Moments
+from simulator.damaging import Damaging
 from simulator.faults import Duplicate, Lose
 from simulator.mishaps import Mishaps
 from simulator.noting import note_round
@@ -90,10 +91,23 @@ class _Running:
         )
         store = scenario.system.store
         self._storage = (
-            None if store is None else Storage(store, world, nodes=scenario.system.nodes, note=self._note_store)
+            None
+            if store is None
+            else Storage(
+                store,
+                world,
+                nodes=scenario.system.nodes,
+                lossy=scenario.network.is_lossy,
+                note=self._note_store,
+            )
+        )
+        self._damaging = (
+            None
+            if self._storage is None
+            else Damaging(self._storage, note_fault=self._note_fault, note=self._note_store)
         )
         self._struck = Striking(
-            scenario, world, quiet=variant == "no faults", note=self._note_fault, storage=self._storage
+            scenario, world, quiet=variant == "no faults", note=self._note_fault, damaging=self._damaging
         )
         self._keeper = Timekeeper()
         world.watch(self._note_span)
@@ -116,8 +130,7 @@ class _Running:
                 state, digests = record.verdict.payloads, record.verdict.digests
             records.append(record)
         tell(len(records) + 1)
-        last = None if storage is None else storage.read(len(records) + 1)[0]
-        self._struck.note_met(len(records) + 1)
+        last = None if storage is None else self._read_store(len(records) + 1)[0]
         run = Run(
             scenario=self._scenario.metadata.name,
             world=self._world.name,
@@ -170,7 +183,6 @@ class _Running:
         self._struck.note_losses(number)
         self._struck.end(number)
         self._world.settle(down=tuple(self._struck.down))
-        self._struck.note_met(number)
         record = self._measure(number, started, ended, verdict, adversary, layout, state)
         if read is not None:
             record = dataclasses.replace(record, began=began, kept=self._keep(number, read, written))
@@ -181,7 +193,13 @@ class _Running:
         if self._storage is None:
             return None, None
         self._struck.reach(number, "read")
-        return self._storage.read(number)
+        return self._read_store(number)
+
+    def _read_store(self, number: int) -> tuple[ReadBack, Value | None]:
+        assert self._storage is not None
+        found = self._storage.read(number)
+        self._ask_fates(number)
+        return found
 
     def _write(self, number: int, verdict: Verdict) -> Written | None:
         if self._storage is None or not isinstance(verdict, Accepted):
@@ -194,7 +212,12 @@ class _Running:
         assert self._storage is not None
         down = tuple(store for store in self._scenario.store_hosts if store in self._struck.down)
         out = self._storage.tend(number, silent={*down, *self._struck.stopped})
+        self._ask_fates(number)
         return Kept(read=read, written=written, out=(*out, *down))
+
+    def _ask_fates(self, number: int) -> None:
+        assert self._damaging is not None
+        self._damaging.ask_fates(number, silent={*self._struck.down, *self._struck.stopped})
 
     def _plan(self, number: int, state: tuple[Payload, ...], digests: tuple[str, ...], layout: Layout) -> RoundPlan:
         work, seats, crowds = self._scenario.workload, place_seats(self._scenario), place_crowds(self._scenario)

@@ -159,6 +159,11 @@ class NetworkModel(Strict):
             else "lost_requests" * bool(self.lost_requests) or "lost_responses" * bool(self.lost_responses)
         )
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether silence may be a message that is lost, or late because it was."""
+        return bool(self.loses) or self.loss > 0.0
+
 
 Always = Literal["accounted", "within_bound", "by_deadline", "budget_kept", "answered", "stored"]
 

@@ -22,7 +22,7 @@ from simulator.worlds import World
 __all__ = ["Storage", "refuse_unread"]
 
 _TRIES = 2  # of a rejoin: on a crowded machine one may run out of time
-_BEGINNINGS = 10  # of stores: where messages get lost, so may these
+_LOSSY_TRIES = 10  # of the harness's own questions where messages get lost: it is no part of what is judged
 
 
 class Storage:
@@ -30,14 +30,18 @@ class Storage:
 
     Args:
         nodes: over how many machines the stores are dealt.
+        lossy: whether messages may get lost, so that what is not answered is asked again.
         note: told (event, fields) of every write, read and rejoin.
     """
 
-    def __init__(self, settings: WeightStore, world: World, *, nodes: int, note: Callable[..., None]) -> None:
+    def __init__(
+        self, settings: WeightStore, world: World, *, nodes: int, lossy: bool, note: Callable[..., None]
+    ) -> None:
         self._plan = settings.plan(nodes=nodes)
         self._within = settings.within
         self._runtime = world.runtime
         self._writer = Writer("harness")
+        self._tries = _LOSSY_TRIES if lossy else 1
         self._note = note
 
     def open(self, payload: Payload, digest: str) -> Written:
@@ -46,14 +50,11 @@ class Storage:
         Raises:
             RuntimeFault: when not all stores answer, or the write is not acknowledged: no fault has begun yet.
         """
-        waiting: dict[str, Any] = dict.fromkeys(self._plan.stores)
-        for _ in range(_BEGINNINGS):
-            replies = self._ask_all(waiting, Reset(epoch=self._plan.epoch))
-            waiting = {store: reply for store, reply in replies.items() if not isinstance(reply, Reported)}
-            if not waiting:
-                break
-        for store, reply in waiting.items():
-            raise RuntimeFault(what=f"store {store}", problem=f"does not begin ({reply.reason})", do="run again")
+        replies = self._ask_until(self._plan.stores, Reset(epoch=self._plan.epoch), Reported)
+        silent = {store: reply.reason for store, reply in replies.items() if not isinstance(reply, Reported)}
+        if silent:
+            problem = f"{', '.join(silent)} did not begin ({', '.join(sorted(set(silent.values())))})"
+            raise RuntimeFault(what="the weight store", problem=problem, do="run again")
         written = self.write(0, payload, digest)
         if not written.acknowledged:
             problem = f"did not take the first state ({written.reason})"
@@ -87,20 +88,15 @@ class Storage:
         self._note("store read", round=number, **told)
         return read, found if isinstance(found, Value) else None
 
-    def damage(self, store: str, mark: int) -> bool:
-        """Flip one bit in a store's copy; False where there is no copy to damage, or no store."""
-        reply = self._ask_all([store], Damage(key=STATE_KEY, mark=mark))[store]
-        return isinstance(reply, Damaged) and reply.fired
+    def damage(self, stores: Collection[str], mark: int) -> dict[str, bool | None]:
+        """Flip a bit in the stores' copies: whether it was flipped, False where there is no copy; None: no answer."""
+        replies = self._ask_all(stores, Damage(key=STATE_KEY, mark=mark))
+        return {store: reply.fired if isinstance(reply, Damaged) else None for store, reply in replies.items()}
 
-    def is_met(self, number: int, store: str, mark: int) -> bool | None:
-        """Whether a read or a repair has met the copy damaged under this mark; None: not yet, but one may."""
-        for _ in range(_TRIES):
-            reply = self._ask_all([store], AskFate(mark=mark))[store]
-            if isinstance(reply, Fate):
-                if reply.fate == "met":
-                    self._note("store damage met", round=number, store=store)
-                return {"met": True, "gone": False}.get(reply.fate)
-        return None
+    def ask_fates(self, stores: Collection[str], mark: int) -> dict[str, str]:
+        """What became of the copies damaged under this mark (``Fate.fate``), of those stores that answer."""
+        replies = self._ask_until(stores, AskFate(mark=mark), Fate)
+        return {store: reply.fate for store, reply in replies.items() if isinstance(reply, Fate)}
 
     def tend(self, number: int, *, silent: Collection[str]) -> tuple[str, ...]:
         """Let those that came back rejoin.
@@ -127,6 +123,14 @@ class Storage:
                 case NotJoined(reason=reason):
                     self._note("store not rejoined", round=number, store=store, reason=reason)
         return False
+
+    def _ask_until(self, stores: Collection[str], request: Any, kind: type) -> dict[str, Any]:
+        """Ask, and ask those again that do not answer with ``kind``, where that may be a lost message."""
+        replies: dict[str, Any] = {}
+        for _ in range(self._tries):
+            waiting = [store for store in stores if not isinstance(replies.get(store), kind)]
+            replies |= self._ask_all(waiting, request) if waiting else {}
+        return replies
 
     def _ask_all(self, stores: Collection[str], request: Any) -> dict[str, Any]:
         return ask_stores(self._runtime, list(stores), request, enough=len(stores), until=self._until())

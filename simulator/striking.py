@@ -7,36 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from simulator.adversary import Adversary, Lie
+from simulator.damaging import Damaging, NoteFault
 from simulator.faults import Byzantine, Corrupt, Crash, Damage, Duplicate, Lose, OnMembers, Pause, Remove, Slow
 from simulator.mishaps import Mishaps
 from simulator.records import Strike
 from simulator.scenario import Scenario
-from simulator.storage import Storage
 from simulator.worlds import World
 
 __all__ = ["Striking"]
 
 
-class _Note(Protocol):
-    def __call__(self, number: int, action: str, hits: list[str], **more: str) -> None: ...
-
-
 class Striking:
     """The faults of a run: their aims, how often each fired; hosts that are to stay ``down`` or are ``stopped`` now."""
 
-    def __init__(self, scenario: Scenario, world: World, *, quiet: bool, note: _Note, storage: Storage | None) -> None:
+    def __init__(
+        self, scenario: Scenario, world: World, *, quiet: bool, note: NoteFault, damaging: Damaging | None
+    ) -> None:
         self._faults = () if quiet else scenario.faults
         self._hits = [scenario.aim(index) for index in range(len(self._faults))]
         self._fired = [0] * len(self._faults)
         self._scenario = scenario
         self._world = world
         self._note = note
-        self._storage = storage
-        self._damaged: dict[int, set[str]] = {}  # by fault: stores whose copy was, and nobody has met
-        self._overlooked: dict[int, set[str]] = {}  # of those, the ones that nobody can meet any more
+        self._damaging = damaging
         self._lost_on: set[str] = set()
         self._lossy_rounds = 0
         self.down: list[str] = []
@@ -50,17 +45,18 @@ class Striking:
 
     def strikes(self) -> tuple[Strike, ...]:
         """What became of every fault, and of messages that the network was to lose."""
-        strikes = tuple(
-            Strike(fault=index, action=fault.action, hits=hits, fired=fired, unmet=self._unmet(index))
-            for index, (fault, hits, fired) in enumerate(zip(self._faults, self._hits, self._fired, strict=True))
-        )
+        strikes = tuple(self._strike_of(index) for index in range(len(self._faults)))
         if loses := self._scenario.network.loses:
             hits = tuple(host for host in self._scenario.hosts if host in self._lost_on)
             strikes += (Strike(fault=None, action=loses, hits=hits, fired=self._lossy_rounds),)
         return strikes
 
-    def _unmet(self, index: int) -> tuple[str, ...]:
-        return tuple(sorted(self._damaged.get(index, set()) | self._overlooked.get(index, set())))
+    def _strike_of(self, index: int) -> Strike:
+        action, hits, fired = self._faults[index].action, self._hits[index], self._fired[index]
+        if self._damaging is None or not isinstance(self._faults[index], Damage):
+            return Strike(fault=index, action=action, hits=hits, fired=fired)
+        met, unmet = self._damaging.outcome(index)
+        return Strike(fault=index, action=action, hits=hits, fired=int(bool(met)), met=met, unmet=unmet)
 
     # ---------------------------------------------------------------------------------------------- members
 
@@ -187,25 +183,8 @@ class Striking:
 
     def _damage(self, index: int, number: int) -> None:
         """Damage copies; that counts when they are met. A stopped store would do it later, and nobody would know."""
-        hits = [store for store in self._hits[index] if store not in self.stopped]
-        struck = [store for store in hits if self._storage is not None and self._storage.damage(store, index)]
-        if struck:
-            self._damaged[index] = set(struck)
-            self._note(number, self._faults[index].action, struck)
-
-    def note_met(self, number: int) -> None:
-        """Count the damage that a read or a repair has met: a copy that is written over unread shows nothing."""
-        assert self._storage is not None or not self._damaged
-        for index, stores in self._damaged.items():
-            for store in sorted(stores - self.stopped - set(self.down)):
-                met = self._storage is not None and self._storage.is_met(number, store, index)
-                if met is None:
-                    continue
-                stores.discard(store)
-                if met:
-                    self._fired[index] = 1
-                else:
-                    self._overlooked.setdefault(index, set()).add(store)
+        assert self._damaging is not None, "a scenario with this fault has a store"
+        self._damaging.strike(index, number, [store for store in self._hits[index] if store not in self.stopped])
 
     def _strike(self, index: int, number: int, act: Callable[[str], bool]) -> None:
         struck = [host for host in self._hits[index] if act(host)]

@@ -8,17 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from hqde_ref.core.packing import digest
 from hqde_ref.errors import RuntimeFault, ScenarioError
-from hqde_ref.messages import Accepted, Acknowledged, Get, Look, Put, Reply, Request, Stored, message
+from hqde_ref.messages import (
+    UNANSWERED,
+    Accepted,
+    Acknowledged,
+    Get,
+    Look,
+    Payload,
+    Put,
+    Reply,
+    Request,
+    Stored,
+    Version,
+    message,
+)
 from hqde_ref.nodes import store as nodes
 from hqde_ref.rounds import storing
 from simulator import storage, worlds
 from simulator.checkers import check_fired, check_run
 from simulator.cli import validate
 from simulator.execution import conclude, exit_code, run_all, summarise
-from simulator.fragile import Damage, Fragile
+from simulator.fragile import AskFate, Damage, Damaged, Fate, Fragile, Reset
 from simulator.printing import print_execution
 from simulator.records import ReadBack, Run, Written
 from simulator.report import write_report
@@ -180,11 +195,11 @@ def test_damage_that_is_written_over_before_any_read_makes_the_run_vacuous_and_s
     (finding,) = check_fired(execution.runs[0])
     assert (finding.status, finding.because) == (
         "CANNOT_TELL",
-        "the copy on s0, s2 was damaged, but no read met it: it was written over, lost or left",
+        "the copy on s0, s2 was damaged, but no read is known to have met it: it was written over, lost or left",
     )
     assert exit_code(execution) == 2
     assert summarise(execution)["runs"][0]["faults"] == [
-        {"action": "damage", "hits": ["s0", "s2"], "fired": 0, "unmet": ["s0", "s2"]}
+        {"action": "damage", "hits": ["s0", "s2"], "fired": 0, "met": [], "unmet": ["s0", "s2"]}
     ]
 
 
@@ -215,6 +230,120 @@ def test_damage_that_dies_with_its_store_does_not_count() -> None:
         )
     )
     assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(0, ("s2",)), (1, ())]
+
+
+@pytest.mark.parametrize(
+    "after", ["crash, target: s2, at: {round: 2, stage: train}", "remove, target: n2, at: {round: 2}"]
+)
+def test_damage_that_a_read_met_counts_although_its_store_dies_in_the_same_round(after: str) -> None:
+    damage = "{action: damage, target: s2, at: {round: 2, stage: read}}"
+    text = BASE.format(faults=f"{damage}, {{action: {after}}}", rounds=3, store=FIVE + ", nodes: 3")
+    scenario = parse_scenario(text.replace("hosts: 2", "hosts: 3"), file="small.yaml")
+    run, trace = _run(scenario)
+    assert [event["repaired"] for event in trace.events if event["event"] == "store read"][1] == ["s2"]
+    assert (run.strikes[0].fired, run.strikes[0].met, run.strikes[0].unmet) == (1, ("s2",), ())
+
+
+def test_damage_that_only_a_rejoining_store_met_counts_although_its_own_store_dies_before_the_next_read() -> None:
+    """Round 2 has no result that goes over the damage, and s0 asks s1 and s2 for what it lost."""
+    run, _ = _run(
+        _scenario(
+            "{action: pause, target: [s0, s2], stage: write, during: {rounds: [2, 2]}}",
+            "{action: damage, target: s1, at: {round: 2, stage: combine}}",
+            "{action: crash, target: s0, at: {round: 2, stage: publish}}",
+            "{action: crash, target: s1, at: {round: 3, stage: read}}",
+        )
+    )
+    assert (run.strikes[1].met, run.strikes[1].unmet) == (("s1",), ())
+
+
+def test_two_damages_of_one_copy_do_not_undo_each_other() -> None:
+    damage = "{action: damage, target: s2, at: {round: 2, stage: read}}"
+    run, trace = _run(_scenario(damage, damage))
+    assert [event["repaired"] for event in trace.events if event["event"] == "store read"][1] == ["s2"]
+    assert [(strike.fired, strike.met) for strike in run.strikes] == [(1, ("s2",))] * 2
+
+
+@pytest.mark.parametrize("marks", [(0, 8), (0, 1, 9), (3, 3)])
+def test_every_mark_flips_a_bit_of_its_own_and_a_message_that_comes_twice_flips_one(marks: tuple[int, ...]) -> None:
+    store = Fragile("s0", 0, epoch=0)
+    content = torch.zeros(9, dtype=torch.uint8)
+    version = Version(counter=1, writer="w")
+    payload = Payload(key="k", ref=content, nbytes=9)
+    store.perform(Put(epoch=0, key="k", version=version, payload=payload, digest=digest(content)))
+    assert store.perform(AskFate(mark=marks[0])) == Fate(fate="unheard of")
+    for mark in marks:
+        assert store.perform(Damage(key="k", mark=mark)) == Damaged(fired=True)
+    held = store._held["k"].content
+    assert held is not None
+    assert sum(byte.bit_count() for byte in held.tolist()) == len(set(marks))
+    assert store.perform(AskFate(mark=marks[0])) == Fate(fate="in place")
+
+
+class _DoesNotSay(Fragile):
+    """The answer to a damage gets lost."""
+
+    def perform(self, request: Request, /) -> Reply:
+        reply = super().perform(request)
+        return UNANSWERED if isinstance(request, Damage) else reply
+
+
+class _HearsNothing(Fragile):
+    """The damage gets lost."""
+
+    def perform(self, request: Request, /) -> Reply:
+        return UNANSWERED if isinstance(request, Damage) else super().perform(request)
+
+
+@pytest.mark.parametrize(("stage", "outcome"), [("read", (1, ("s2",), ())), ("write", (0, (), ("s2",)))])
+def test_damage_whose_answer_is_lost_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, stage: str, outcome: tuple[int, tuple[str, ...], tuple[str, ...]]
+) -> None:
+    _plant(monkeypatch, _DoesNotSay)
+    run, trace = _run(_scenario(f"{{action: damage, target: s2, at: {{round: 2, stage: {stage}}}}}"))
+    assert [(strike.fired, strike.met, strike.unmet) for strike in run.strikes] == [outcome]
+    told = [(event["round"], event["action"], event["hits"]) for event in trace.events if event["event"] == "fault"]
+    assert told == [(2, "damage", ["s2"])]
+
+
+def test_damage_that_is_lost_on_its_way_never_took_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    _plant(monkeypatch, _HearsNothing)
+    run, trace = _run(_scenario("{action: damage, target: s2, at: {round: 2, stage: read}}"))
+    assert [(f.status, f.because) for f in check_fired(run)] == [("CANNOT_TELL", "it never took effect")]
+    assert run.strikes[0].unmet == ()
+    assert not [event for event in trace.events if event["event"] == "fault"]
+
+
+@pytest.mark.parametrize("network", ["lost_requests: 0.3", "lost_responses: 0.3"])
+def test_damage_that_a_read_repaired_is_met_although_messages_get_lost(network: str) -> None:
+    damage = "{action: damage, target: s2, at: {round: 2, stage: read}}"
+    text = BASE.format(faults=damage, rounds=2, store=FIVE.replace("}", ", within: 30s}"))
+    scenario = parse_scenario(text.replace("latency: 1ms", network), file="small.yaml")
+    met = 0
+    for seed in range(12):
+        run, trace = _run(scenario.model_copy(update={"seed": seed}))
+        is_damaged = any(event["event"] == "fault" and event["action"] == "damage" for event in trace.events)
+        kept = run.rounds[1].kept
+        assert kept is not None
+        assert run.strikes[0].met or "s2" not in kept.read.repaired or not is_damaged, seed
+        assert is_damaged == bool(run.strikes[0].met + run.strikes[0].unmet), seed
+        met += run.strikes[0].fired
+    assert met >= 6
+
+
+def test_of_damage_that_was_partly_met_only_that_is_said_to_have_fired() -> None:
+    run, _ = _run(
+        _scenario(
+            "{action: damage, target: [s0, s2, s3], at: {round: 2, stage: read}}",  # s3 holds no copy
+            "{action: crash, target: s0, at: {round: 2, stage: read}}",
+        )
+    )
+    finding, _ = check_fired(run)
+    assert (finding.status, finding.because) == (
+        "HOLDS",
+        "once on s2; the copy on s0 was damaged, "
+        "but no read is known to have met it: it was written over, lost or left",
+    )
 
 
 def test_each_damage_is_counted_for_itself() -> None:
@@ -467,6 +596,39 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
     _plant(monkeypatch, Deaf)
     with pytest.raises(RuntimeFault, match=r"the weight store: did not take the first state \(0 of 2 stores told"):
         _run(_scenario())
+
+
+@pytest.mark.parametrize(("network", "times"), [("latency: 1ms", 1), ("lost_requests: 0.01", 10)])
+def test_stores_that_do_not_begin_are_all_named_and_asked_again_only_where_messages_get_lost(
+    monkeypatch: pytest.MonkeyPatch, network: str, times: int
+) -> None:
+    asked = []
+
+    class Dead(Fragile):
+        def perform(self, request: Request, /) -> Reply:
+            if self._name not in ("s1", "s3") or not isinstance(request, Reset):
+                return super().perform(request)
+            asked.append(self._name)
+            return UNANSWERED
+
+    _plant(monkeypatch, Dead)
+    text = BASE.format(faults="", rounds=1, store=FIVE).replace("latency: 1ms", network)
+    with pytest.raises(RuntimeFault) as caught:
+        _run(parse_scenario(text, file="small.yaml"))
+    assert str(caught.value) == "the weight store: s1, s3 did not begin (unreachable); run again."
+    assert (asked.count("s1"), asked.count("s3")) == (times, times)
+
+
+@pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
+def test_a_read_after_the_last_round_that_returns_nothing_is_excused_where_messages_get_lost(network: str) -> None:
+    text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
+    run = dataclasses.replace(_run(_scenario())[0], last=ReadBack(version=None, content=None, reason="none came"))
+    assert _stored(parse_scenario(text, file="small.yaml"), run) == (
+        "CANNOT_TELL",
+        None,
+        "not judged in 1 of 3 rounds because messages get lost; round 3: afterwards: nothing was read (none came)",
+    )
+    assert _stored(_scenario(), run)[0] == "BROKEN"
 
 
 @pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
