@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hqde_ref.core.rules import RULES, Rule, certify, get_rule
 from hqde_ref.core.rules.settings import settings_of
-from hqde_ref.errors import ConfigurationError, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, TooFewContributions
 
 CERTIFIED = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.certify is not None]
 # Settings that change the result on ``seeded(11, 30)``, two faulty.
@@ -188,3 +188,15 @@ def test_liars_far_off_do_not_make_all_honest_scores_equal(far: float) -> None:
     assert sum(excess == 0.0 for excess in excesses) == 1
     assert certify("krum", rows, right, faulty_max=3).excess == 0.0
     assert all(excess == math.inf or excess > 1e100 for excess in excesses[7:])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("rule", [name for name, entry in RULES.items() if entry.certify is not None])
+def test_an_output_that_is_no_dense_row_is_refused_by_name(rule: str) -> None:
+    rows = seeded(11, 4)
+    for output, got in (
+        (rows[0].to_sparse(), "a torch.sparse_coo one"),
+        (torch.nested.nested_tensor([rows[0]]), "a nested tensor"),
+    ):
+        with pytest.raises(LayoutError, match=rf"output of .*: wanted a dense row, got {got}; call to_dense\(\) first"):
+            certify(rule, rows, output, faulty_max=2)

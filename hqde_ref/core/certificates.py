@@ -202,6 +202,13 @@ def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tens
         raise LayoutError(
             what=f"output of {rule}", wanted="a torch tensor", got=type(output).__name__, do="pass the rule's result"
         )
+    if output.is_nested or output.layout != torch.strided:
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted="a dense row",
+            got="a nested tensor" if output.is_nested else f"a {output.layout} one",
+            do="call to_dense() first",
+        )
     if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
         raise LayoutError(
             what=f"output of {rule}",

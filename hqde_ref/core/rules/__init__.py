@@ -78,7 +78,7 @@ _Entry = TypeVar("_Entry")
 
 
 def _find(table: Mapping[str, _Entry], name: str, *, what: str, where: str) -> _Entry:
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     close = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}?" if close else f"see hqde_ref.core.rules.{where}"

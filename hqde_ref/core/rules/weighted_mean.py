@@ -55,6 +55,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     Accumulates in float32 for 16-bit rows. Same arguments, result and errors as ``weighted_mean``. An (n, d) tensor
     is read by one matrix-vector product, a list in cache-sized blocks.
     """
+    rows: Sequence[Tensor] | None = None
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
         check_arena(updates, rule=_RULE)  # a thousand views of rows would take as long as the product
         arena = updates.detach()
@@ -65,7 +66,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
         result = blend_rows(rows, _shares(weights, len(rows)))
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
     if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
-        require_finite(_RULE, as_rows(updates, rule=_RULE))
+        require_finite(_RULE, as_rows(updates, rule=_RULE) if rows is None else rows)  # an iterator gives them once
         clamp_finite(result)
     return result
 
