@@ -102,12 +102,12 @@ def test_weights_without_an_order_are_refused(mean: Callable[..., Tensor], weigh
 def test_weights_that_hold_no_numbers_are_refused_by_name(mean: Callable[..., Tensor]) -> None:
     ones = torch.ones(3)
     for weights, sentence in (
-        (ones.to("meta"), r"got one on the meta device; use real weights"),
-        (ones.to_sparse(), r"got a torch.sparse_coo one; call to_dense\(\) first"),
+        (ones.to("meta"), r"got a tensor on the meta device; use real weights"),
+        (ones.to_sparse(), r"got a torch.sparse_coo tensor; call to_dense\(\) first"),
         (torch.nested.nested_tensor([ones, ones]), "got a nested tensor; give every contribution exactly one weight"),
         (ones[:, None], r"got a tensor of shape \(3, 1\); give every contribution exactly one weight"),
     ):
-        with pytest.raises(LayoutError, match=rf"weights of weighted_mean: wanted a dense 1-D tensor .*, {sentence}"):
+        with pytest.raises(LayoutError, match=rf"weights of weighted_mean: wanted 3 \(one per row\), {sentence}"):
             mean(torch.eye(3), weights=weights)
     for weight, shown in (
         (torch.ones((), device="meta"), r"tensor\(.*device='meta'.*\)"),

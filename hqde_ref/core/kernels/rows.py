@@ -34,6 +34,7 @@ __all__ = [
     "rejoin",
     "require_data",
     "require_finite",
+    "require_finite_part",
     "wide_dtype",
 ]
 
@@ -104,7 +105,8 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
 
 def _require_floats(rule: str, first: Tensor) -> None:
     if first.dtype not in _FLOATS:
-        do = "aggregate integer and boolean entries by their lower median (clause 0.8)"
+        lower = "hqde_ref.core.combining.lower_median"
+        do = f"aggregate integer and boolean entries by their lower median, {lower} (clause 0.8)"
         if first.is_complex():
             do = "pass torch.view_as_real(row).flatten(), real and imaginary parts side by side, or row.real"
         elif first.is_floating_point():
@@ -156,7 +158,7 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
     """
     if weights is None:
         return (1.0,) * count
-    given = _weight_list(rule, weights) if isinstance(weights, Tensor) else weights
+    given = _weight_list(rule, weights, count) if isinstance(weights, Tensor) else weights
     if isinstance(given, Mapping | Set):  # iterating would take the keys for weights
         raise LayoutError(
             what=f"weights of {rule}",
@@ -193,16 +195,16 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
     return values
 
 
-def _weight_list(rule: str, weights: Tensor) -> list[object]:
-    wanted, do = "a dense 1-D tensor with data", "give every contribution exactly one weight"
+def _weight_list(rule: str, weights: Tensor, count: int) -> list[object]:
+    wanted, do = f"{count} (one per row)", "give every contribution exactly one weight"
     if weights.is_nested:
         got = "a nested tensor"
     elif weights.layout != torch.strided:
-        got, do = f"a {weights.layout} one", "call to_dense() first"
+        got, do = f"a {weights.layout} tensor", "call to_dense() first"
     elif weights.dim() != 1:
         got = f"a tensor of shape {tuple(weights.shape)}"
     elif weights.is_meta:
-        got, do = "one on the meta device", "use real weights"
+        got, do = "a tensor on the meta device", "use real weights"
     else:
         listed: list[object] = weights.tolist()
         return listed
@@ -273,6 +275,16 @@ def require_finite(rule: str, rows: Sequence[Tensor]) -> None:
     bad = tuple(index for index in suspects if not bool(torch.isfinite(rows[index]).all()))
     if bad:
         raise NotFinite(rule=rule, rows=bad)
+
+
+def require_finite_part(rule: str, what: str, part: Tensor, *, do: str) -> None:
+    """Refuse a tensor given beside the rows, ``what``, that holds NaN or an infinity.
+
+    Raises:
+        NotFinite: it says what it is, and ``do``.
+    """
+    if not part.is_meta and not bool(torch.isfinite(part).all()):
+        raise NotFinite(rule=rule, what=what, do=do)
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:

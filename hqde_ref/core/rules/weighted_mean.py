@@ -24,6 +24,7 @@ from hqde_ref.core.kernels.rows import (
     require_finite,
     wide_dtype,
 )
+from hqde_ref.errors import NotFinite
 
 __all__ = ["fast_weighted_mean", "weighted_mean"]
 
@@ -46,7 +47,11 @@ def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[fl
     check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=0)
     given = check_weights(_RULE, weights, count=len(rows))
     require_data(_RULE, rows)
-    return exact_weighted_mean(rows, given)
+    try:
+        return exact_weighted_mean(rows, given)
+    except NotFinite:
+        require_finite(_RULE, rows)  # by the name of what the caller uses
+        raise
 
 
 def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | None = None) -> Tensor:
