@@ -10,6 +10,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ LARGE = ("mean", "median", "trimmed_mean", "mean_around_median", "geometric_medi
 SIZES = ((8, 1_000_000), (8, 10_000_000), (16, 1_000_000), (32, 500_000))
 QUICK_SIZES = ((8, 50_000), (16, 20_000))
 MISUSE = 4
+MOST_THREADS = 2
 
 
 def plan_cases(only: Sequence[str], *, quick: bool) -> list[Case]:
@@ -49,7 +51,7 @@ def run(only: Sequence[str], *, quick: bool, save: Callable[[list[Row]], None]) 
     """All rows of the named benches, saved after each case; progress goes to a terminal."""
     rows: list[Row] = []
     cases = plan_cases(only, quick=quick)
-    for threads in (1, 2) if cases else ():
+    for threads in _thread_counts() if cases else ():
         hosts, lines = start_hosts(threads=threads)
         if threads == 1:
             for line in lines:
@@ -70,6 +72,16 @@ def run(only: Sequence[str], *, quick: bool, save: Callable[[list[Row]], None]) 
     _progress("")
     save(rows)
     return rows
+
+
+def _thread_counts() -> tuple[int, ...]:
+    """One thread, and two where this process may use two cores; where not, that is said."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    if cores >= MOST_THREADS:
+        return (1, MOST_THREADS)
+    print("two threads: not measured, this process may use one core only", file=sys.stderr, flush=True)
+    return (1,)
 
 
 def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so_far: Sequence[Row]) -> list[Row]:

@@ -40,14 +40,37 @@ class ConfigurationError(HqdeError, ValueError):
     """A setting that makes no sense (clause 0.7)."""
 
     def __init__(self, *, setting: str, wanted: str, got: object, do: str) -> None:
-        super().__init__(f"{setting} must be {wanted}, got {got!r}; {do}.")
+        super().__init__(f"{setting} must be {wanted}, got {_shown(got)}; {do}.")
+
+
+_SHOWN_MAX = 200  # characters of a value in a sentence
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"{type(value).__name__} too long to be written"
+    return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX // 4]}... ({len(text)} characters)"
 
 
 class TooFewContributions(HqdeError):
     """A rule was given fewer rows than its proof needs (clause 4.9), or none at all."""
 
-    def __init__(self, *, rule: str, faulty_max: int | None, needed: int, got: int, where: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        rule: str,
+        faulty_max: int | None,
+        needed: int,
+        got: int,
+        where: str = "",
+        setting: str = "faulty_max",
+    ) -> None:
         place = f" ({where})" if where else ""
+        if faulty_max is None and needed > 1:  # there is no such setting
+            super().__init__(f"{rule} needs at least {needed} contributions, got {got}{place}; add workers.")
+            return
         if faulty_max is None:  # nobody said, or it does not matter: there is no row
             super().__init__(
                 f"{rule} needs at least one contribution whatever faulty_max is, got no rows{place}; "
@@ -55,8 +78,8 @@ class TooFewContributions(HqdeError):
             )
             return
         super().__init__(
-            f"{rule} with faulty_max={faulty_max} needs at least {needed} contributions, got {got}{place}; "
-            f"add workers or lower faulty_max."
+            f"{rule} with {setting}={faulty_max} needs at least {needed} contributions, got {got}{place}; "
+            f"add workers or lower {setting}."
         )
 
 
@@ -70,7 +93,10 @@ class LayoutError(HqdeError, ValueError):
 class NotFinite(HqdeError, ValueError):
     """A NaN or an infinity where screening should have removed it (clause 0.5)."""
 
-    def __init__(self, *, rule: str, rows: tuple[int, ...]) -> None:
+    def __init__(self, *, rule: str, rows: tuple[int, ...] = (), what: str = "", do: str = "") -> None:
+        if what:  # not a row, but something else that was given
+            super().__init__(f"{what} of {rule} holds NaN or infinity; {do}.")
+            return
         listed = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
         super().__init__(
             f"{rule} was given NaN or infinity in row(s) {listed}; "

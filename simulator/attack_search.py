@@ -15,7 +15,14 @@ from torch import Tensor
 
 from hqde_ref.errors import HqdeError
 from hqde_ref.messages import message
-from simulator.attack_knowledge import Knowledge, guess_result, honest_mean, honest_rows, honest_spread
+from simulator.attack_knowledge import (
+    Knowledge,
+    checked_knowledge,
+    guess_result,
+    honest_mean,
+    honest_rows,
+    honest_spread,
+)
 
 __all__ = ["Worst", "adaptive", "alie_search", "duplicate", "find_worst_lie", "min_max", "min_sum"]
 
@@ -62,7 +69,11 @@ def find_worst_lie(known: Knowledge, *, bound: float = 1.0, steps: int = 100) ->
     A line search along several directions (mean update, deviations, principal axis, widest coordinate, farthest honest
     row, random ones), then hill climbing from the best point with steps that shrink when they fail. Seeded by the
     generator of ``known``: the same knowledge gives the same lie.
+
+    Raises:
+        ConfigurationError, LayoutError: for knowledge that does not fit together.
     """
+    known = checked_knowledge(known, attack="adaptive")
     mean, spread = honest_mean(known), honest_spread(known) or 1.0
     tried = 0
     best, highest = mean, -1.0

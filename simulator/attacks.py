@@ -3,8 +3,8 @@
 Source: the names are the literature's; each entry cites its paper. Pure: randomness comes as a generator.
 
 All colluders of a round send what one function returns (``collude``). Rows are float rows (d,) of one dtype; the result
-has it too. Label flipping is not among them: it poisons the data, not a vector, so it lives where a worker trains
-(``simulator.poisoned``).
+has it too, and is finite unless the attack is not. Label flipping is not among them: it poisons the data, not a vector,
+so it lives where a worker trains (``simulator.poisoned``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import message
-from simulator.attack_knowledge import Knowledge, honest_mean, honest_rows
+from simulator.attack_knowledge import Knowledge, checked_knowledge, honest_mean, honest_rows
 from simulator.attack_search import adaptive, alie_search, duplicate, min_max, min_sum
 
 __all__ = ["ATTACKS", "DATA_ATTACKS", "Attack", "Knowledge", "check_attack", "collude", "forge"]
@@ -150,17 +150,16 @@ def forge(name: str, options: Mapping[str, float], known: Knowledge) -> Tensor:
 
     Raises:
         ConfigurationError: for an unknown attack or option, a value out of its range, or knowledge of no honest row.
+        LayoutError: honest contributions and base do not fit together.
     """
     check_attack(name, options)
-    if not known.honest or known.colluders < 1:
-        raise ConfigurationError(
-            setting=f"knowledge of {name}",
-            wanted="at least one honest contribution and one colluder",
-            got=(len(known.honest), known.colluders),
-            do="attack a round in which somebody is honest and somebody lies",
-        )
+    known = checked_knowledge(known, attack=name)
     attack = ATTACKS[name]
-    return attack.make(known, **{**attack.options, **options}).to(known.base.dtype)
+    lie = attack.make(known, **{**attack.options, **options})
+    dtype = known.honest[0].dtype
+    greatest = torch.finfo(dtype).max
+    # What is finite stays so: 1e6 is none of float16, and a lie of infinities is another attack.
+    return torch.where(torch.isfinite(lie), lie.clamp(-greatest, greatest), lie).to(dtype)
 
 
 def collude(name: str, options: Mapping[str, float], known: Knowledge) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.combining import resolve_rows
-from hqde_ref.errors import ConfigurationError, NotFinite
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite
 from hqde_ref.messages import Contribution, Entry, Forge, Layout, Payload, Policy
 from hqde_ref.nodes.worker import WorkerSpec, flip_labels
 from hqde_ref.workloads import load_workload
@@ -191,6 +191,74 @@ def test_an_attack_needs_somebody_honest_and_somebody_who_lies() -> None:
     nobody = Knowledge(honest=[], base=torch.zeros(3), generator=torch.Generator(), colluders=1)
     with pytest.raises(ConfigurationError, match="at least one honest contribution and one colluder"):
         forge("ipm", {}, nobody)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_knowledge_that_does_not_fit_together_is_refused_by_name(name: str) -> None:
+    """Most of these ended in a traceback; a base of one coordinate was stretched to all of them in silence."""
+    known = knowledge()
+    rows, base = list(known.honest), known.base
+    wanted = f"honest contributions of {name}: wanted dense float rows .* of one length d >= 1 and one dtype, .*, got"
+    for honest, got in (
+        (
+            [*rows[:3], rows[3][:7]],
+            r"torch.float32 of shape \(7,\) in row 3, and torch.float32 of shape \(40,\) in row 0",
+        ),
+        ([*rows[:3], rows[3].half()], r"torch.float16 of shape \(40,\) in row 3, and torch.float32 of shape"),
+        ([row.long() for row in rows], r"torch.int64 of shape \(40,\) in row 0"),
+        ([row[:0] for row in rows], r"torch.float32 of shape \(0,\) in row 0"),
+        (torch.zeros(3, 0), r"torch.float32 of shape \(0,\) in row 0"),
+        ([row[None] for row in rows], r"torch.float32 of shape \(1, 40\) in row 0"),
+        ([row.to("meta") for row in rows], r"torch.float32 of shape \(40,\) without data in row 0"),
+        ([row.to_sparse() for row in rows], r"torch.float32 of shape \(40,\) \(torch.sparse_coo\) in row 0"),
+        ([row.tolist() for row in rows], "list in row 0"),
+        (rows[0], r"torch.float32 of shape \(40,\);"),
+        (torch.nested.nested_tensor(rows), "a nested tensor;"),
+        (set(rows), "set;"),
+    ):
+        with pytest.raises(LayoutError, match=f"^{wanted} {got}"):
+            forge(name, {}, dataclasses.replace(known, honest=honest))
+    for wrong, got in (
+        (base[:1], r"torch.float32 of shape \(1,\)"),
+        (base[:7], r"torch.float32 of shape \(7,\)"),
+        (base[None], r"torch.float32 of shape \(1, 40\)"),
+        (base.long(), r"torch.int64 of shape \(40,\)"),
+        (None, "NoneType"),
+    ):
+        sentence = f"^base of {name}: wanted a float row of 40, as the honest contributions, got {got}; give the state"
+        with pytest.raises(LayoutError, match=sentence):
+            forge(name, {}, dataclasses.replace(known, base=wrong))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_honest_contributions_may_come_as_one_tensor(name: str) -> None:
+    from_list = collude(name, {}, knowledge())
+    arena = torch.stack(list(knowledge().honest))
+    from_arena = collude(name, {}, dataclasses.replace(knowledge(), honest=arena))
+    assert len(from_arena) == HONEST + FAULTY
+    for one, other in zip(from_list, from_arena, strict=True):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def test_a_search_by_itself_checks_what_is_known_too() -> None:
+    arena = torch.stack(list(knowledge().honest))
+    assert find_worst_lie(dataclasses.replace(knowledge(), honest=arena), steps=3).error > 0.0
+    with pytest.raises(LayoutError, match="base of adaptive: wanted a float row of 40"):
+        find_worst_lie(dataclasses.replace(knowledge(), base=torch.zeros(1)), steps=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("inf", "nan")])
+def test_a_lie_is_finite_in_every_dtype_unless_it_is_meant_not_to_be(name: str, dtype: torch.dtype) -> None:
+    """1e6 is an infinity in float16, which any screening rejects: another attack than the one that was named."""
+    known = knowledge()
+    narrow = dataclasses.replace(known, honest=[row.to(dtype) for row in known.honest], base=known.base.to(dtype))
+    lie = forge(name, {}, narrow)
+    assert lie.dtype == dtype
+    assert bool(torch.isfinite(lie).all())
+    if name == "one_coordinate":
+        assert float(lie[0]) == min(float(torch.tensor(1e6, dtype=torch.float64).to(dtype)), torch.finfo(dtype).max)
 
 
 def test_label_flipping_changes_every_target_and_no_test() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy
@@ -56,6 +57,7 @@ def test_a_run_writes_rows_and_goes_on_without_peers(
 ) -> None:
     monkeypatch.setenv("HQDE_PEERS", str(tmp_path))
     monkeypatch.setattr(command, "QUICK_SIZES", ((8, 1000),))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     assert command.main(["--quick", "--only", "mean", "--json", str(tmp_path / "rows.json")]) == 0
     assert "byzfl: not installed (make peers)" in capsys.readouterr().err
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -66,6 +68,24 @@ def test_a_run_writes_rows_and_goes_on_without_peers(
     assert report.main(tmp_path / "rows.json") == 0
     assert "weighted mean, arena" in (tmp_path / "benchmarks.md").read_text()
     assert "<svg" in (tmp_path / "benchmarks.svg").read_text()
+
+
+def test_two_threads_are_left_out_where_there_is_one_core(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of "two threads" on one core are no such rows, and nothing in them says so."""
+    monkeypatch.setenv("HQDE_PEERS", str(tmp_path))
+    monkeypatch.setattr(command, "QUICK_SIZES", ((8, 1000),))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3}, raising=False)
+    assert command.main(["--quick", "--only", "mean", "--json", str(tmp_path / "rows.json")]) == 0
+    assert "two threads: not measured, this process may use one core only\n" in capsys.readouterr().err
+    assert {found["threads"] for found in json.loads((tmp_path / "rows.json").read_text())} == {1}
+    assert report.main(tmp_path / "rows.json") == 0
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert command._thread_counts() == (1, 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert command._thread_counts() == (1,)
 
 
 def test_a_report_without_rows_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

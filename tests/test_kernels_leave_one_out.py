@@ -88,10 +88,20 @@ def test_a_far_row_tops_the_ratios_whatever_the_spread_of_the_rest() -> None:
 
 def test_bad_input_is_refused_by_name() -> None:
     rows = spread(5, 10, 5)
-    with pytest.raises(TooFewContributions, match="leave_one_out with faulty_max=0 needs at least 2"):
+    with pytest.raises(
+        TooFewContributions, match=r"^leave_one_out needs at least 2 contributions, got 1; add workers\.$"
+    ):
         leave_one_out_scores(rows[:1])
-    with pytest.raises(ConfigurationError, match=r"floor of leave_one_out must be finite and above 0, got 0\.0"):
-        leave_one_out_scores(rows, floor=0.0)
+    for floor, shown in (
+        (0.0, r"0\.0"),
+        ("x", "'x'"),
+        (None, "None"),
+        (True, "True"),
+        (10**400, r"10+\.\.\. \(401 ch"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"floor of leave_one_out must be finite and above 0, got {shown}"):
+            leave_one_out_scores(rows, floor=floor)  # type: ignore[arg-type]
+    assert leave_one_out_scores(rows, floor=1) == leave_one_out_scores(rows, floor=1.0)
     rows[3, 2] = math.nan
     with pytest.raises(NotFinite, match=r"leave_one_out was given NaN or infinity in row\(s\) 3"):
         leave_one_out_ratios(rows)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.rules import RULES, Rule, certify, get_rule
+from hqde_ref.core.rules import RULES, Rule, certify, compose, get_rule
 from hqde_ref.core.rules.settings import settings_of
-from hqde_ref.errors import ConfigurationError, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 CERTIFIED = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.certify is not None]
 # Settings that change the result on ``seeded(11, 30)``, two faulty.
@@ -96,7 +96,7 @@ def test_a_setting_that_a_rule_does_not_have_is_refused_by_name() -> None:
         certify("krum", rows, output, faulty_max=2, neighbours=11)
     with pytest.raises(ConfigurationError, match="trimmed of trimmed_mean must be an integer of at least faulty_max=2"):
         certify("trimmed_mean", rows, output, faulty_max=2, trimmed=1)
-    with pytest.raises(TooFewContributions, match="trimmed_mean with faulty_max=6 needs at least 13"):
+    with pytest.raises(TooFewContributions, match="trimmed_mean with trimmed=6 needs at least 13"):
         certify("trimmed_mean", rows, output, faulty_max=2, trimmed=6)
 
 
@@ -188,3 +188,56 @@ def test_liars_far_off_do_not_make_all_honest_scores_equal(far: float) -> None:
     assert sum(excess == 0.0 for excess in excesses) == 1
     assert certify("krum", rows, right, faulty_max=3).excess == 0.0
     assert all(excess == math.inf or excess > 1e100 for excess in excesses[7:])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("rule", [name for name, entry in RULES.items() if entry.certify is not None])
+def test_an_output_that_is_no_dense_row_is_refused_by_name(rule: str) -> None:
+    rows = seeded(11, 4)
+    for output, got in (
+        (rows[0].to_sparse(), "a torch.sparse_coo one"),
+        (torch.nested.nested_tensor([rows[0]]), "a nested tensor"),
+    ):
+        with pytest.raises(LayoutError, match=rf"output of .*: wanted a dense row, got {got}; call to_dense\(\) first"):
+            certify(rule, rows, output, faulty_max=2)
+    with pytest.raises(
+        NotFinite, match=r"^the output of .* holds NaN or infinity; do not use it: no rule makes that of"
+    ):
+        certify(rule, rows, torch.full_like(rows[0], math.nan), faulty_max=2)
+
+
+def test_compositions_and_rules_themselves_are_told_that_only_names_are_certified() -> None:
+    composed = compose("bucketing", "krum", size=2)
+    rows = seeded(11, 4)
+    for given, sentence in (
+        (
+            composed,
+            "compositions have no certificate: certify the rule by itself, on the rows that the pre-aggregation",
+        ),
+        (composed.name, "got 'bucketing . krum'; compositions have no certificate"),
+        (get_rule("krum"), "pass its name, 'krum'"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"rule to certify must be a name in .*{sentence}"):
+            certify(given, rows, rows[0], faulty_max=1)  # type: ignore[arg-type]
+
+
+def test_ranks_beside_all_rows_are_explained() -> None:
+    rows = seeded(11, 4)
+    low, high = rows.amin(dim=0) - 1.0, rows.amax(dim=0) + 1.0
+    both = torch.cat([low[:2], high[2:]])
+    for output, said in (
+        (high, "between ranks 11 and 12 of 11 (12: above all rows), not proven"),
+        (low, "between ranks 0 and 1 of 11 (0: below all rows), not proven"),
+        (both, "between ranks 0 and 12 of 11 (0: below all rows, 12: above all rows), not proven"),
+    ):
+        assert said in certify("coordinate_median", rows, output, faulty_max=2).because
+
+
+def test_a_trimmed_mean_names_the_setting_that_asks_for_more_rows() -> None:
+    sentence = "^trimmed_mean with trimmed=6 needs at least 13 contributions, got 11; add workers or lower trimmed\\.$"
+    with pytest.raises(TooFewContributions, match=sentence):
+        RULES["trimmed_mean"].aggregate(seeded(11, 4), faulty_max=2, trimmed=6)
+    with pytest.raises(
+        TooFewContributions, match=r"^trimmed_mean with faulty_max=6 needs at least 13 contributions, got 11"
+    ):
+        RULES["trimmed_mean"].aggregate(seeded(11, 4), faulty_max=6)

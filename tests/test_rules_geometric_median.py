@@ -273,6 +273,18 @@ def test_blocks_are_certified_one_by_one() -> None:
     assert bad.blocks[0] == good.blocks[0]
     assert bad.excess == bad.blocks[1].excess > 1e-2
     assert bad.because.startswith("in the worst of 2 blocks, 4..10, the output leaves a pull of")
+    worst = max(good.blocks, key=lambda block: block.excess)
+    assert (
+        f"within {worst.radius_factor:.4g} honest radii of that block of any point with 2 faulty rows" in good.because
+    )
+    assert good.because.endswith(f"; the whole lies within {good.radius_factor:.4g} of any point")
+    nowhere = certify(name, rows, rows[0] + 100.0, faulty_max=2, blocks=blocks)
+    assert nowhere.radius_factor is None
+    assert nowhere.because.endswith(
+        "no radius can be promised with 2 faulty rows; of the whole no radius can be promised"
+    )
+    one = certify(name, rows, result, faulty_max=2)
+    assert one.because == f"in the only block, 0..10, {one.blocks[0].because}"
     with pytest.raises(LayoutError, match=r"output of blockwise_geometric_median: wanted a floating row of 10 on cpu"):
         certify(name, rows, result[:9], faulty_max=2, blocks=blocks)
 

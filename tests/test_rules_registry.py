@@ -428,6 +428,7 @@ def test_the_bound_by_the_variance_comes_first_and_none_twice(rule: Rule) -> Non
     assert len(set(measures)) == len(measures)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 @pytest.mark.parametrize("rule", EVERY)
 def test_bad_input_is_refused_by_name(rule: Rule) -> None:
     rows = seeded(11, 5, dtype=torch.float32)
@@ -438,10 +439,20 @@ def test_bad_input_is_refused_by_name(rule: Rule) -> None:
     for dtype, what_to_do in (
         (torch.complex64, r"pass torch.view_as_real\(row\).flatten\(\), .*, or row.real"),
         (torch.float8_e5m2, r"convert every row with row.to\(torch.float32\)"),
-        (torch.int64, "aggregate integer and boolean entries by their lower median"),
+        (torch.int64, r"aggregate .* by their lower median, hqde_ref.core.combining.lower_median \(clause 0.8\)"),
     ):
         with pytest.raises(LayoutError, match=rf"updates of {rule.name}: .* got {dtype} in row 0; {what_to_do}"):
             rule.aggregate([row.to(dtype) for row in rows], faulty_max=2)
+    for none_in_order in (set(rows), dict.fromkeys(rows), dict.fromkeys(rows).keys()):
+        sentence = rf"wanted a sequence of rows in an order, got {type(none_in_order).__name__}; p"
+        with pytest.raises(LayoutError, match=rf"updates of {rule.name}: {sentence}"):
+            rule.aggregate(none_in_order, faulty_max=2)
+    for nested, got in (
+        (torch.nested.nested_tensor(list(rows)), r"got a nested tensor; pass its parts, tensor.unbind\(\)"),
+        ([torch.nested.nested_tensor(list(rows))] * 11, "got a nested tensor in row 0; flatten"),
+    ):
+        with pytest.raises(LayoutError, match=rf"updates of {rule.name}: .* {got}"):
+            rule.aggregate(nested, faulty_max=2)
     with pytest.raises(LayoutError, match="one dtype in all rows"):
         rule.aggregate([*rows, rows[0].double()], faulty_max=1)
     for wrong in (-1, 1.5, True):
@@ -451,7 +462,9 @@ def test_bad_input_is_refused_by_name(rule: Rule) -> None:
         with pytest.raises(TooFewContributions, match=rf"at least {rule.least_contributions(5)} contributions"):
             rule.aggregate(rows[:10], faulty_max=5)
     rows[2, 4], rows[7, 0] = math.inf, math.nan
-    with pytest.raises(NotFinite, match=r"NaN or infinity in row\(s\) 2, 7; screen contributions first"):
+    with pytest.raises(
+        NotFinite, match=rf"^{rule.name} was given NaN or infinity in row\(s\) 2, 7; screen contributions"
+    ):
         rule.aggregate(rows, faulty_max=2)
 
 
@@ -460,6 +473,13 @@ def test_an_unknown_rule_is_answered_with_the_nearest() -> None:
         get_rule("geometic_median")
     with pytest.raises(ConfigurationError, match=r"see hqde_ref.core.rules.RULES"):
         get_rule("zzz")
+    for wrong in (["krum"], {"krum"}, None, 1):  # lists and sets have no hash
+        with pytest.raises(ConfigurationError, match=r"^rule must be one of .* got .*"):
+            get_rule(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=r"^pre-aggregation must be one of .* got .*"):
+            compose(wrong, "krum")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=r"^rule must be one of .* got .*"):
+            certify(wrong, seeded(7, 2), seeded(2), faulty_max=1)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"rule to certify must be one of .* got 'bulyan'"):
         certify("bulyan", seeded(7, 2), seeded(2), faulty_max=1)
 

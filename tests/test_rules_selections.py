@@ -243,6 +243,16 @@ def test_centred_clipping_settings_are_checked() -> None:
         centred_clipping(rows, faulty_max=1, steps=0)
     with pytest.raises(LayoutError, match=r"reference of centred_clipping: wanted \(3,\) torch.float64"):
         centred_clipping(rows, faulty_max=1, reference=torch.zeros(3))
+    with pytest.raises(
+        LayoutError, match=r"reference of centred_clipping: wanted a dense row, got a torch.sparse_coo one"
+    ):
+        centred_clipping(rows, faulty_max=1, reference=rows[0].to_sparse())
+    with pytest.raises(LayoutError, match=r"got \(3,\) torch.float64 on meta; start from a row of the same layout"):
+        centred_clipping(rows, faulty_max=1, reference=rows[0].to("meta"))
+    with pytest.raises(
+        NotFinite, match=r"^the reference of centred_clipping holds NaN or infinity; start from a finite row"
+    ):
+        centred_clipping(rows, faulty_max=1, reference=torch.full_like(rows[0], math.nan))
 
 
 def test_buckets_are_means_of_the_rows_named() -> None:

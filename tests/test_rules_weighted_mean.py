@@ -1,10 +1,12 @@
 """The weighted mean, exact and fast (clauses 0.3, 0.9, 3.4)."""
 
 import math
+from collections.abc import Callable
 
 import numpy
 import pytest
 import torch
+from torch import Tensor
 
 from hqde_ref.core.rules.weighted_mean import fast_weighted_mean, weighted_mean
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
@@ -77,3 +79,48 @@ def test_weights_whose_sum_is_beyond_float64_are_refused_however_small_the_last(
     for weights in ([1e308, 1e308, 1.0], [1.7976931348623157e308, 5e291, 6e291]):
         with pytest.raises(ConfigurationError, match="sum of the weights of weighted_mean must be at most"):
             weighted_mean(torch.ones(3, 2), weights=weights)
+
+
+@pytest.mark.parametrize("mean", [weighted_mean, fast_weighted_mean])
+@pytest.mark.parametrize(
+    "weights",
+    [{1.0: 9.0, 2.0: 9.0, 3.0: 9.0}, {1.0, 2.0, 3.0}, {1.0: 9.0, 2.0: 9.0, 3.0: 9.0}.keys()],
+    ids=["mapping", "set", "keys"],
+)
+def test_weights_without_an_order_are_refused(mean: Callable[..., Tensor], weights: object) -> None:
+    """The keys of a dict were taken for the weights, and a set's weights went to any row."""
+    kind = type(weights).__name__
+    with pytest.raises(
+        LayoutError, match=rf"wanted a sequence, one weight per row in their order, got {kind}; list them"
+    ):
+        mean(torch.eye(3), weights=weights)
+    assert torch.equal(mean(torch.eye(3), weights={"a": 1.0, "b": 1.0, "c": 2.0}.values()), torch.tensor([1, 1, 2]) / 4)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("mean", [weighted_mean, fast_weighted_mean])
+def test_weights_that_hold_no_numbers_are_refused_by_name(mean: Callable[..., Tensor]) -> None:
+    ones = torch.ones(3)
+    for weights, sentence in (
+        (ones.to("meta"), r"got a tensor on the meta device; use real weights"),
+        (ones.to_sparse(), r"got a torch.sparse_coo tensor; call to_dense\(\) first"),
+        (torch.nested.nested_tensor([ones, ones]), "got a nested tensor; give every contribution exactly one weight"),
+        (ones[:, None], r"got a tensor of shape \(3, 1\); give every contribution exactly one weight"),
+    ):
+        with pytest.raises(LayoutError, match=rf"weights of weighted_mean: wanted 3 \(one per row\), {sentence}"):
+            mean(torch.eye(3), weights=weights)
+    for weight, shown in (
+        (torch.ones((), device="meta"), r"tensor\(.*device='meta'.*\)"),
+        (10**400, r"10{49}\.\.\. \(401 characters\)"),
+        (10**5000, "int too long to be written"),
+    ):
+        with pytest.raises(
+            ConfigurationError, match=rf"weight 0 of weighted_mean must be a float64 number, got {shown};"
+        ):
+            mean(torch.eye(3), weights=[weight] * 3)
+
+
+def test_rows_of_an_iterator_that_are_not_finite_are_named() -> None:
+    """Iterated a second time it was empty, and the fast mean said that there were no rows."""
+    with pytest.raises(NotFinite, match=r"weighted_mean was given NaN or infinity in row\(s\) 1"):
+        fast_weighted_mean(row for row in (torch.ones(2), torch.tensor([1.0, math.nan])))  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from hqde_ref.core.kernels.rows import (
     cut_blocks,
     require_data,
     require_finite,
+    require_finite_part,
 )
 from hqde_ref.core.kernels.selections import resolve_neighbours
 from hqde_ref.errors import LayoutError
@@ -60,7 +61,8 @@ class Certificate:
         median only); in units of weight, so that 1 is one contribution's pull.
     gap: upper bound on f(output) - min f, in units of distance times weight (geometric median only).
     rank_interval: (a, b), 1-based: every coordinate of the output lies between the a-th and the b-th smallest value of
-        it (coordinate-wise rules only); a > f and b <= n - f prove that it is inside the honest range.
+        it, 0 being below all and n + 1 above all rows (coordinate-wise rules only); a > f and b <= n - f prove that it
+        is inside the honest range.
     score_order: the rows by Krum score, lowest first (Krum only).
     radius_factor: C such that |output - z| <= aside + C * max over honest i of |x_i - z| for every z, or None where f
         and G are too large for such a bound (geometric median only).
@@ -202,6 +204,13 @@ def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tens
         raise LayoutError(
             what=f"output of {rule}", wanted="a torch tensor", got=type(output).__name__, do="pass the rule's result"
         )
+    if output.is_nested or output.layout != torch.strided:
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted="a dense row",
+            got="a nested tensor" if output.is_nested else f"a {output.layout} one",
+            do="call to_dense() first",
+        )
     if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
         raise LayoutError(
             what=f"output of {rule}",
@@ -211,7 +220,7 @@ def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tens
         )
     require_data(rule, rows)
     require_finite(rule, rows)
-    require_finite(f"the certificate of {rule}", [output])
+    require_finite_part(rule, "the output", output, do="do not use it: no rule makes that of finite rows")
     return rows, output.detach().to(torch.float64)
 
 
@@ -307,6 +316,8 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
     interval = (below, count + 1 - above)
     inside = interval[0] > faulty_max and interval[1] <= count - faulty_max
     low, high = interval
+    ends = (["0: below all rows"] if low == 0 else []) + ([f"{high}: above all rows"] if high > count else [])
+    ranked = f"{count} ({', '.join(ends)})" if ends else f"{count}"
     where = f"lies between ranks {low} and {high}" if low <= high else f"equals those of ranks {high} to {low}"
     place = "inside" if inside else "not proven to be inside"
     aside = f", and is at most {excess:.3g} from the rule's own" if excess > 0.0 else ""
@@ -316,7 +327,7 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         faulty_max=faulty_max,
         excess=excess,
         rank_interval=interval,
-        because=f"every coordinate {where} of {count}, {place} the honest range with {faulty_max} faulty rows{aside}",
+        because=f"every coordinate {where} of {ranked}, {place} the honest range with {faulty_max} faulty rows{aside}",
     )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -25,13 +26,12 @@ from hqde_ref.core.kernels.order_statistics import NETWORK_MAX, is_finite_span, 
 from hqde_ref.core.kernels.rows import (
     Updates,
     as_rows,
-    check_count,
     choose_block_length,
     cut_blocks,
     require_finite,
     wide_dtype,
 )
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, TooFewContributions
 
 __all__ = ["leave_one_out_ratios", "leave_one_out_scores", "leave_one_out_table"]
 
@@ -40,6 +40,7 @@ _BITS = {torch.float32: (torch.int32, 31), torch.float64: (torch.int64, 63)}
 _LEAST_SHARE = 1e-6
 _SPARE = 10
 _LEAST = 512
+_LEAST_ROWS = 2  # without one there is another to compare it with
 
 # (row, low, high, deviation, spread): both (high - low,) buffers.
 Visit = Callable[[int, int, int, Tensor, Tensor], None]
@@ -58,13 +59,14 @@ def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Back
         ConfigurationError: the floor is not finite and above 0.
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
-    if not (math.isfinite(floor) and floor > 0.0):
+    if not _is_positive(floor):
         raise ConfigurationError(
             setting=f"floor of {_RULE}",
             wanted="finite and above 0",
             got=floor,
             do="take 1e-8 for the document's own score",
         )
+    floor = float(floor)
     rows = _checked(updates)
     if is_compiled(backend, rows, rule=_RULE):
         kernel = build_leave_one_out(len(rows), rows[0].dtype, rows[0].device)
@@ -124,8 +126,18 @@ def leave_one_out_table(updates: Updates) -> tuple[Tensor, Tensor]:
 
 def _checked(updates: Updates) -> tuple[Tensor, ...]:
     rows = as_rows(updates, rule=_RULE)
-    check_count(_RULE, count=len(rows), faulty_max=0, beyond=2)
+    if len(rows) < _LEAST_ROWS:
+        raise TooFewContributions(rule=_RULE, faulty_max=None, needed=_LEAST_ROWS, got=len(rows))
     return rows
+
+
+def _is_positive(value: object) -> bool:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return 0.0 < float(value) < math.inf
+    except OverflowError:
+        return False
 
 
 def _visit_all(rows: Sequence[Tensor], visit: Visit) -> None:

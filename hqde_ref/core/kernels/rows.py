@@ -10,7 +10,7 @@ broadcasts or drops one: what does not fit is refused with a sentence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from typing import NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = [
     "rejoin",
     "require_data",
     "require_finite",
+    "require_finite_part",
     "wide_dtype",
 ]
 
@@ -41,6 +42,7 @@ Updates: TypeAlias = Tensor | Sequence[Tensor]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KEYS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_ROWS = "an (n, d) tensor or a sequence of 1-D tensors"
 _LINE = 64  # bytes of a cache line
 _FEW = 8
 # Shorter blocks cost more in calls than they save in cache: measured where a core has 1 MB of it, and all share 32 MB.
@@ -54,23 +56,29 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
     """Return the rows of ``updates`` as detached views, after checking that they fit together.
 
     Args:
-        updates: n one-dimensional tensors of length d, or one (n, d) tensor.
+        updates: n one-dimensional tensors of length d in an order, or one (n, d) tensor.
         rule: who asks; the errors name it.
     Raises:
         TooFewContributions: there is no row.
-        LayoutError: a row is not a 1-D floating tensor, or its dtype, device or length is not the first row's.
+        LayoutError: the rows are a mapping or a set; a row is not a 1-D floating tensor, or its dtype, device or length
+            is not the first row's.
     """
     if isinstance(updates, Tensor):
         check_arena(updates, rule=rule)
         return updates.detach().unbind(0)
     if not isinstance(updates, Iterable):
-        _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", type(updates).__name__)
+        _misfit(rule, _ROWS, type(updates).__name__)
+    if isinstance(updates, Mapping | Set):  # iterating gives keys, or an order of its own: not what weights refer to
+        do = "pass list(rows.values())" if isinstance(updates, Mapping) else "put them in a list"
+        _misfit(rule, "a sequence of rows in an order", type(updates).__name__, do)
     rows = tuple(updates)
     if not rows:
         raise TooFewContributions(rule=rule, faulty_max=None, needed=1, got=0)
     for index, row in enumerate(rows):
         if not isinstance(row, Tensor):
             _misfit(rule, "torch tensors", f"{type(row).__name__} in row {index}")
+        if row.is_nested:
+            _misfit(rule, "1-D rows", f"a nested tensor in row {index}", "flatten each contribution first")
         if row.layout != torch.strided:
             _misfit(rule, "dense rows", f"{row.layout} in row {index}", "call to_dense() first")
         if row.dim() != 1:
@@ -84,8 +92,10 @@ def as_rows(updates: Updates, *, rule: str) -> tuple[Tensor, ...]:
 
 def check_arena(arena: Tensor, *, rule: str) -> None:
     """Refuse, as ``as_rows`` does, a tensor that is no (n, d) arena; nothing is done row by row."""
+    if arena.is_nested:
+        _misfit(rule, _ROWS, "a nested tensor", "pass its parts, tensor.unbind(), of one length")
     if arena.dim() != 2:
-        _misfit(rule, "an (n, d) tensor or a sequence of 1-D tensors", f"a tensor of shape {tuple(arena.shape)}")
+        _misfit(rule, _ROWS, f"a tensor of shape {tuple(arena.shape)}")
     if len(arena) == 0:
         raise TooFewContributions(rule=rule, faulty_max=None, needed=1, got=0)
     if arena.layout != torch.strided:
@@ -95,7 +105,8 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
 
 def _require_floats(rule: str, first: Tensor) -> None:
     if first.dtype not in _FLOATS:
-        do = "aggregate integer and boolean entries by their lower median (clause 0.8)"
+        lower = "hqde_ref.core.combining.lower_median"
+        do = f"aggregate integer and boolean entries by their lower median, {lower} (clause 0.8)"
         if first.is_complex():
             do = "pass torch.view_as_real(row).flatten(), real and imaginary parts side by side, or row.real"
         elif first.is_floating_point():
@@ -142,20 +153,25 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
     """Return ``count`` positive finite weights as floats; ``None`` means 1.0 each.
 
     Raises:
-        LayoutError: the number of weights is not the number of rows.
+        LayoutError: the number of weights is not the number of rows, or they have no order or no data.
         ConfigurationError: a weight is not a finite number above 0.
     """
     if weights is None:
         return (1.0,) * count
-    given = weights.tolist() if isinstance(weights, Tensor) and weights.dim() == 1 else weights
-    is_listed = isinstance(given, Sized) and not isinstance(given, Tensor | str | bytes)
+    given = _weight_list(rule, weights, count) if isinstance(weights, Tensor) else weights
+    if isinstance(given, Mapping | Set):  # iterating would take the keys for weights
+        raise LayoutError(
+            what=f"weights of {rule}",
+            wanted="a sequence, one weight per row in their order",
+            got=type(given).__name__,
+            do="list them: [weights[name] for name in the order of the rows]",
+        )
+    is_listed = isinstance(given, Sized) and not isinstance(given, str | bytes)
     if not is_listed or len(given) != count:
-        tensor = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
-        got = str(len(given)) if is_listed else tensor
         raise LayoutError(
             what=f"weights of {rule}",
             wanted=f"{count} (one per row)",
-            got=got,
+            got=str(len(given)) if is_listed else type(given).__name__,
             do="give every contribution exactly one weight",
         )
     values = tuple(_number(rule, index, value) for index, value in enumerate(given))
@@ -179,12 +195,28 @@ def check_weights(rule: str, weights: Sequence[float] | Tensor | None, *, count:
     return values
 
 
+def _weight_list(rule: str, weights: Tensor, count: int) -> list[object]:
+    wanted, do = f"{count} (one per row)", "give every contribution exactly one weight"
+    if weights.is_nested:
+        got = "a nested tensor"
+    elif weights.layout != torch.strided:
+        got, do = f"a {weights.layout} tensor", "call to_dense() first"
+    elif weights.dim() != 1:
+        got = f"a tensor of shape {tuple(weights.shape)}"
+    elif weights.is_meta:
+        got, do = "a tensor on the meta device", "use real weights"
+    else:
+        listed: list[object] = weights.tolist()
+        return listed
+    raise LayoutError(what=f"weights of {rule}", wanted=wanted, got=got, do=do)
+
+
 def _number(rule: str, index: int, value: object) -> float:
     try:
         if not isinstance(value, str | bytes):
             return float(value)  # type: ignore[arg-type]  # whatever says it is a number, be it a tensor of no dimension
-    except (TypeError, ValueError, OverflowError):
-        pass  # said below
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass  # said below; torch's own of a tensor without data is a RuntimeError
     raise ConfigurationError(
         setting=f"weight {index} of {rule}", wanted="a float64 number", got=value, do="give plain numbers, one per row"
     )
@@ -243,6 +275,16 @@ def require_finite(rule: str, rows: Sequence[Tensor]) -> None:
     bad = tuple(index for index in suspects if not bool(torch.isfinite(rows[index]).all()))
     if bad:
         raise NotFinite(rule=rule, rows=bad)
+
+
+def require_finite_part(rule: str, what: str, part: Tensor, *, do: str) -> None:
+    """Refuse a tensor given beside the rows, ``what``, that holds NaN or an infinity.
+
+    Raises:
+        NotFinite: it says what it is, and ``do``.
+    """
+    if not part.is_meta and not bool(torch.isfinite(part).all()):
+        raise NotFinite(rule=rule, what=what, do=do)
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:

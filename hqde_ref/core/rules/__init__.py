@@ -74,22 +74,36 @@ def compose(preaggregation: str, rule: str | Rule, **settings: object) -> Rule:
     return compose_rule(get_preaggregation(preaggregation), after, **settings)
 
 
+_THEN = " + "  # in the names of compositions
 _Entry = TypeVar("_Entry")
 
 
 def _find(table: Mapping[str, _Entry], name: str, *, what: str, where: str) -> _Entry:
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     close = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}?" if close else f"see hqde_ref.core.rules.{where}"
     raise ConfigurationError(setting=what, wanted=f"one of {', '.join(sorted(table))}", got=name, do=hint)
 
 
+def _refuse_composed(given: object) -> None:
+    """Say of a rule that was made by ``compose``, by its name or itself, that it has no certificate."""
+    name = given.name if isinstance(given, Rule) else given
+    if isinstance(name, str) and name.split(_THEN)[0] in PREAGGREGATIONS:
+        do = "compositions have no certificate: certify the rule by itself, on the rows that the pre-aggregation makes"
+    elif isinstance(given, Rule):
+        do = f"pass its name, {name!r}" if name in RULES else "ask its own certify, if it has one"
+    else:
+        return
+    got = f"the rule {name!r} itself" if isinstance(given, Rule) else name
+    raise ConfigurationError(setting="rule to certify", wanted="a name in hqde_ref.core.rules.RULES", got=got, do=do)
+
+
 def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int, **settings: object) -> Certificate:
     """Judge anybody's ``output`` as what the rule of that name should give on ``updates`` with these settings.
 
     Args:
-        rule_name: a rule with a certificate.
+        rule_name: a rule of ``RULES`` with a certificate; compositions have none.
         updates: n tensors (d,) or one (n, d) tensor, finite.
         output: (d,) on the same device, of any floating dtype.
         faulty_max: how many rows may hold anything at all.
@@ -98,6 +112,7 @@ def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int
         ConfigurationError: no such rule, or it has no certificate, or no such setting, or one out of its range.
         TooFewContributions, LayoutError, NotFinite: for rows or an output that do not fit.
     """
+    _refuse_composed(rule_name)
     rule = get_rule(rule_name)
     if rule.certify is None:
         known = ", ".join(sorted(name for name, entry in RULES.items() if entry.certify is not None))

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.gram import Gram, centred_gram, combine_rows, scale_up
 from hqde_ref.core.kernels.order_statistics import median_rows
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, content_order, require_data, require_finite
+from hqde_ref.core.kernels.rows import (
+    Updates,
+    as_rows,
+    check_count,
+    content_order,
+    require_data,
+    require_finite,
+    require_finite_part,
+)
 from hqde_ref.core.rules.settings import is_size
 from hqde_ref.errors import ConfigurationError, LayoutError
 
@@ -44,23 +52,15 @@ def centred_clipping(
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
     _check_settings(radius, steps)
-    if reference is not None and not isinstance(reference, Tensor):
-        raise LayoutError(
-            what=f"reference of {_RULE}", wanted="a torch tensor", got=type(reference).__name__, do="pass a row"
-        )
+    if reference is not None:
+        _check_reference(reference, rows)
     require_data(_RULE, rows)
     if rows[0].numel() == 0:
         return rows[0].clone()  # a layout without floating entries: nothing to move
     start = median_rows(rows, lower=False, rule=_RULE) if reference is None else reference.detach()
     if reference is not None:
-        if (start.shape, start.dtype, start.device) != (rows[0].shape, rows[0].dtype, rows[0].device):
-            raise LayoutError(
-                what=f"reference of {_RULE}",
-                wanted=f"{tuple(rows[0].shape)} {rows[0].dtype}",
-                got=f"{tuple(start.shape)} {start.dtype}",
-                do="start from a row of the same layout",
-            )
         require_finite(_RULE, rows)
+        require_finite_part(_RULE, "the reference", start, do="start from a finite row, or leave it out for the median")
     # The rows and the start, around the start: all iterates are combinations of them.
     points = [*(rows[index] for index in content_order(rows)), start]
     gram = centred_gram(points, rule=_RULE, weights=[1.0] * len(points), centre=len(rows))
@@ -92,6 +92,22 @@ def _move(gram: Gram, radius: float | None, steps: int) -> Tensor:
         coefficients = coefficients * (1.0 - shares.sum())
         coefficients[:-1] += shares * gram.norms[:-1]
     return coefficients
+
+
+def _check_reference(reference: Tensor, rows: Sequence[Tensor]) -> None:
+    what, row = f"reference of {_RULE}", rows[0]
+    if not isinstance(reference, Tensor):
+        raise LayoutError(what=what, wanted="a torch tensor", got=type(reference).__name__, do="pass a row")
+    if reference.is_nested or reference.layout != torch.strided:
+        got = "a nested tensor" if reference.is_nested else f"a {reference.layout} one"
+        raise LayoutError(what=what, wanted="a dense row", got=got, do="call to_dense() first")
+    if (reference.shape, reference.dtype, reference.device) != (row.shape, row.dtype, row.device):
+        raise LayoutError(
+            what=what,
+            wanted=f"{tuple(row.shape)} {row.dtype} on {row.device}",
+            got=f"{tuple(reference.shape)} {reference.dtype} on {reference.device}",
+            do="start from a row of the same layout",
+        )
 
 
 def _check_settings(radius: float | None, steps: int) -> None:

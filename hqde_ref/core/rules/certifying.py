@@ -77,16 +77,29 @@ def certify_blockwise(
     )
     worst = max(range(len(found)), key=lambda place: found[place].excess)
     factors = [one.radius_factor for one in found if one.radius_factor is not None]
-    low, high = ranges[worst]
+    factor = max(factors) * math.sqrt(len(found)) if len(factors) == len(found) else None
     return replace(
         found[worst],
         rule=_BLOCKWISE,
         gap=math.fsum(one.gap or 0.0 for one in found),
-        radius_factor=max(factors) * math.sqrt(len(found)) if len(factors) == len(found) else None,
+        radius_factor=factor,
         aside=math.hypot(*(one.aside for one in found)),
         blocks=found,
-        because=f"in the worst of {len(found)} blocks, {low}..{high}, {found[worst].because}",
+        because=_blockwise_sentence(found[worst].because, ranges[worst], count=len(found), factor=factor),
     )
+
+
+def _blockwise_sentence(of_block: str, block: tuple[int, int], *, count: int, factor: float | None) -> str:
+    low, high = block
+    if count == 1:
+        return f"in the only block, {low}..{high}, {of_block}"
+    whole = (
+        "of the whole no radius can be promised"
+        if factor is None
+        else f"the whole lies within {factor:.4g} of any point"
+    )
+    of_block = of_block.replace("honest radii of any point", "honest radii of that block of any point", 1)
+    return f"in the worst of {count} blocks, {low}..{high}, {of_block}; {whole}"
 
 
 def certify_filtered(

@@ -14,7 +14,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.compiled import Backend
 from hqde_ref.core.kernels.order_statistics import mean_of_middle
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, TooFewContributions
 
 __all__ = ["resolve_trimmed", "trimmed_mean"]
 
@@ -54,5 +54,8 @@ def resolve_trimmed(trimmed: int | None, *, count: int, faulty_max: int) -> int:
             wanted=f"an integer of at least faulty_max={faulty_max}",
             do="trim at least as many values a side as rows may be faulty",
         )
-    check_count(_RULE, count=count, faulty_max=left_out)
+    if count < 2 * left_out + 1:
+        raise TooFewContributions(
+            rule=_RULE, setting="trimmed", faulty_max=left_out, needed=2 * left_out + 1, got=count
+        )
     return left_out

@@ -24,6 +24,7 @@ from hqde_ref.core.kernels.rows import (
     require_finite,
     wide_dtype,
 )
+from hqde_ref.errors import NotFinite
 
 __all__ = ["fast_weighted_mean", "weighted_mean"]
 
@@ -46,7 +47,11 @@ def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[fl
     check_count(_RULE, count=len(rows), faulty_max=faulty_max, per_faulty=0)
     given = check_weights(_RULE, weights, count=len(rows))
     require_data(_RULE, rows)
-    return exact_weighted_mean(rows, given)
+    try:
+        return exact_weighted_mean(rows, given)
+    except NotFinite:
+        require_finite(_RULE, rows)  # by the name of what the caller uses
+        raise
 
 
 def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | None = None) -> Tensor:
@@ -55,6 +60,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     Accumulates in float32 for 16-bit rows. Same arguments, result and errors as ``weighted_mean``. An (n, d) tensor
     is read by one matrix-vector product, a list in cache-sized blocks.
     """
+    rows: Sequence[Tensor] | None = None
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
         check_arena(updates, rule=_RULE)  # a thousand views of rows would take as long as the product
         arena = updates.detach()
@@ -65,7 +71,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
         result = blend_rows(rows, _shares(weights, len(rows)))
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
     if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
-        require_finite(_RULE, as_rows(updates, rule=_RULE))
+        require_finite(_RULE, as_rows(updates, rule=_RULE) if rows is None else rows)  # an iterator gives them once
         clamp_finite(result)
     return result
 
