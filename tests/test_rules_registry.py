@@ -403,7 +403,7 @@ def test_a_ratio_to_a_bound_refuses_what_makes_no_sense() -> None:
             ratio_to_bound(bound, seeded(2), honest, faulty=wrong)  # type: ignore[arg-type]
     with pytest.raises(NotFinite, match=r"ratio_to_bound was given NaN or infinity in row\(s\) 2"):
         ratio_to_bound(bound, seeded(2), honest / torch.tensor([[1.0], [1], [0], [1]], dtype=torch.float64), faulty=1)
-    with pytest.raises(NotFinite, match="the point of ratio_to_bound was given NaN"):
+    with pytest.raises(NotFinite, match="the point of ratio_to_bound holds NaN or infinity; measure from"):
         ratio_to_bound(bound, seeded(2), honest, faulty=1, point=torch.full((2,), math.nan, dtype=torch.float64))
 
 

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import check_count, require_finite
+from hqde_ref.core.kernels.rows import check_count, require_finite, require_finite_part
 from hqde_ref.errors import LayoutError
 
 __all__ = ["AROUND_A_POINT", "MEASURES", "Bound", "Measure", "ratio_to_bound"]
@@ -119,7 +119,7 @@ def _check(bound: object, result: Tensor, honest: Tensor, point: Tensor | None) 
         )
     require_finite("ratio_to_bound", honest.unbind(0))
     if point is not None:
-        require_finite("the point of ratio_to_bound", [point])
+        require_finite_part("ratio_to_bound", "the point", point, do="measure from a finite one")
 
 
 def _tell(part: object) -> str:
