@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hqde_ref.messages import (
     LATE,
+    UNANSWERED,
     AddGrams,
     Adopt,
     Answer,
@@ -107,7 +108,8 @@ class Adversary:
         self.honest |= {node: reply for node, reply in sent.items() if not self._is_liar(node)}
         self.forged |= {node: reply for node, reply in sent.items() if node in self._poisoned}
         self._victims |= {node: reply for node, reply in sent.items() if node in self._lies}
-        waiting = any(reply == LATE and not self._is_liar(node) for node, reply in replies.items())
+        # Whose message was lost is asked again, so that is no more final than a member that is late.
+        waiting = any(reply in (LATE, UNANSWERED) and not self._is_liar(node) for node, reply in replies.items())
         replies |= self._lie([call.node for call in calls], until, waiting=waiting)
         return tuple(Answer(node=call.node, reply=replies[call.node]) for call in calls)
 

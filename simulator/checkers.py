@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, TypeAlias
 
 from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
@@ -16,6 +17,8 @@ from simulator.proven_bounds import hidden_max, least_contributions, tree_tolera
 from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
 from simulator.worlds import member_host
+
+Status: TypeAlias = Literal["HOLDS", "BROKEN", "CANNOT_TELL"]
 
 __all__ = ["check_agreement", "check_fired", "check_gaps", "check_run"]
 
@@ -200,31 +203,35 @@ def _times(count: int) -> str:
     return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
-def check_gaps(scenario: Scenario, accuracies: Mapping[str, float]) -> tuple[Finding, ...]:
-    """Final accuracy of the variants against each other; needs all three."""
+def check_gaps(scenario: Scenario, runs: Mapping[str, Run]) -> tuple[Finding, ...]:
+    """Final accuracy of the variants against each other; needs all three, each with rounds that came to something."""
     findings = []
-    written, healthy, mean = (accuracies[name] for name in ("as written", "no faults", "mean instead"))
+    written, healthy, mean = (runs[name].final_accuracy for name in ("as written", "no faults", "mean instead"))
     if scenario.expect.healthy_gap is not None:
         gap, limit = healthy - written, scenario.expect.healthy_gap
-        findings.append(
-            Finding(
-                law="robust stays near healthy",
-                clause="4.5",
-                status="HOLDS" if gap <= limit else "BROKEN",
-                because=f"accuracy {written:.3f} with faults, {healthy:.3f} without; expected at most {limit:g} less",
-            )
-        )
+        because = f"accuracy {written:.3f} with faults, {healthy:.3f} without; expected at most {limit:g} less"
+        vain = _tell_vain(runs["no faults"], all_of_it=True) or _tell_vain(runs["as written"], all_of_it=False)
+        status: Status = "BROKEN" if gap > limit else "CANNOT_TELL" if vain else "HOLDS"
+        findings.append(_gap_finding("robust stays near healthy", "4.5", status, because, vain))
     if scenario.expect.mean_gap is not None:
         gap, limit = healthy - mean, scenario.expect.mean_gap
-        findings.append(
-            Finding(
-                law="mean collapses",
-                clause="6.7",
-                status="HOLDS" if gap >= limit else "CANNOT_TELL",
-                because=f"accuracy {mean:.3f} with the mean, {healthy:.3f} without faults; expected {limit:g} less",
-            )
-        )
+        because = f"accuracy {mean:.3f} with the mean, {healthy:.3f} without faults; expected {limit:g} less"
+        vain = _tell_vain(runs["no faults"], all_of_it=True) or _tell_vain(runs["mean instead"], all_of_it=True)
+        status = "HOLDS" if gap >= limit and not vain else "CANNOT_TELL"
+        findings.append(_gap_finding("mean collapses", "6.7", status, because, vain))
     return tuple(findings)
+
+
+def _tell_vain(run: Run, *, all_of_it: bool) -> str:
+    """Why a run's accuracy says nothing of its rule: rounds were refused, or (not ``all_of_it``) every one was."""
+    refused = [record.round for record in run.rounds if not isinstance(record.verdict, Accepted)]
+    if not refused or (len(refused) < len(run.rounds) and not all_of_it):
+        return ""
+    return f"but {run.variant!r} was refused in {len(refused)} of {len(run.rounds)} rounds, first in round {refused[0]}"
+
+
+def _gap_finding(law: str, clause: str, status: Status, because: str, vain: str) -> Finding:
+    return Finding(law=law, clause=clause, status=status, because="; ".join(filter(None, (because, vain))))
 
 
 def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:

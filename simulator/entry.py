@@ -19,7 +19,7 @@ Handler: TypeAlias = Callable[[int, FrameType | None], NoReturn]
 
 
 def end_early(name: str) -> None:
-    """From now on SIGINT and SIGTERM end the process at once: an exception could be lost in somebody's import."""
+    """From now on SIGINT, SIGTERM and SIGHUP end the process at once: an exception could be lost in an import."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         try:
@@ -31,8 +31,9 @@ def end_early(name: str) -> None:
 
 
 def take_ends(on_interrupt: Handler, on_terminate: Handler) -> None:
-    """Handle SIGINT and SIGTERM, but for one that is ignored, as SIGINT is where a script starts this with &."""
-    for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_terminate)):
+    """Handle SIGINT, SIGTERM and SIGHUP, but for what is ignored, as SIGINT is where a script starts this with &."""
+    ends = ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_terminate), (signal.SIGHUP, on_terminate))
+    for number, handler in ends:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 

@@ -145,9 +145,9 @@ def _judge(scenario: Scenario, runs: Sequence[Run]) -> Iterator[Judged]:
             for finding in (*check_run(scenario, run), *check_fired(run)):
                 yield Judged(world=run.world, variant=run.variant, finding=finding)
     for world in dict.fromkeys(run.world for run in runs):
-        accuracies: dict[str, float] = {run.variant: run.final_accuracy for run in runs if run.world == world}
-        if len(accuracies) == len(VARIANTS):
-            for finding in check_gaps(scenario, accuracies):
+        variants: dict[str, Run] = {run.variant: run for run in runs if run.world == world}
+        if len(variants) == len(VARIANTS):
+            for finding in check_gaps(scenario, variants):
                 yield Judged(world=world, variant="all", finding=finding)
     for variant in dict.fromkeys(run.variant for run in runs):
         pair = [run for run in runs if run.variant == variant]

@@ -220,6 +220,11 @@ class Scenario(Strict):
                 self.aim(index)
             except ValueError as error:
                 raise ValueError(f"faults[{index}].target: {error}") from None
+        if self.expect.mean_gap is not None and not any(isinstance(f, Byzantine | Corrupt) for f in self.faults):
+            raise ValueError(
+                "expect.mean_gap: wanted with a fault that a mean suffers from, byzantine or corrupt, got none; "
+                "add one, or leave it out"
+            )
         if self.system.store is None and "stored" in self.expect.always:
             raise ValueError("expect.always: stored is about the weight store, wanted a system with a store")
         return self

@@ -114,11 +114,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """A polite end from outside (``timeout``, CI) is treated as Ctrl-C: what is done is kept.
+    """A polite end from outside (``timeout``, CI, a terminal that closes) is treated as Ctrl-C: what is done is kept.
 
     CI sends it twice; the second must not keep the results of the first from being written.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from hqde_ref.messages import Accepted, Adopt, Begin, Begun, Call, Contribution, Train
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from hqde_ref.messages import (
+    LATE,
+    UNANSWERED,
+    Accepted,
+    Adopt,
+    Answer,
+    Begin,
+    Begun,
+    Call,
+    Contribution,
+    Forge,
+    Payload,
+    Runtime,
+    Train,
+)
 from simulator.adversary import Adversary, Lie
 from simulator.execution import run_all
 from simulator.records import Run
@@ -93,3 +111,52 @@ def test_the_bound_is_judged_against_those_who_train_on_true_labels() -> None:
         assert record.measured is not None
         assert len(record.honest) == 5
         assert record.measured.error <= record.bound
+
+
+class _LosesOnce:
+    """A runtime in which the first answer of one member is lost on the way."""
+
+    def __init__(self, inner: Runtime, member: str) -> None:
+        self._inner, self._member, self.forges = inner, member, list[Forge]()
+
+    def now(self) -> float:
+        return self._inner.now()
+
+    def fetch(self, payload: Payload) -> Tensor:
+        return self._inner.fetch(payload)
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        self.forges += [call.request for call in calls if isinstance(call.request, Forge)]
+        answers = self._inner.ask(calls, enough=enough, until=until)
+        lost, self._member = self._member, ""
+        return tuple(Answer(node=a.node, reply=UNANSWERED) if a.node == lost else a for a in answers)
+
+
+def test_liars_wait_for_an_honest_member_whose_answer_got_lost() -> None:
+    """It is asked again; who lied without it would know less in one world than in the other."""
+    scenario = _scenario()
+    world = SimulatedWorld(scenario).runtime
+    begun = world.ask([Call(node="evaluator", request=Begin(seed=1, shards=1))], enough=1, until=10.0)[0].reply
+    assert isinstance(begun, Begun)
+    adopt = Adopt(round=0, state=begun.state, digests=begun.digests)
+    world.ask([Call(node=member, request=adopt) for member in scenario.members], enough=7, until=20.0)
+    runtime = _LosesOnce(world, "w3")
+    adversary = Adversary(
+        runtime,
+        lies={"w0": Lie(attack="ipm", options={"epsilon": 10.0})},
+        base=begun.state,
+        layout=begun.layout,
+        round_number=1,
+        seed=3,
+        train_within_s=100.0,
+    )
+    calls = [
+        Call(node=m, request=Train(round=1, base=begun.digests, start=50 * i, stop=50 * i + 50, steps=5))
+        for i, m in enumerate(scenario.members)
+    ]
+    first = {answer.node: answer.reply for answer in adversary.ask(calls, enough=7, until=40.0)}
+    assert (first["w0"], first["w3"], runtime.forges) == (LATE, UNANSWERED, [])
+    again = [call for call in calls if call.node in ("w0", "w3")]
+    second = {answer.node: answer.reply for answer in adversary.ask(again, enough=2, until=60.0)}
+    assert isinstance(second["w0"], Contribution)
+    assert [len(forge.known) for forge in runtime.forges] == [6]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,13 @@ def test_a_mistake_is_one_line_that_says_where_and_what(old: str, new: str, sent
         parse_scenario(GOOD.replace(old, new), file="bad.yaml")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_collapse_of_the_mean_is_expected_of_lies_alone() -> None:
+    text = GOOD.replace("  - {action: byzantine", "  #").rstrip() + "\nexpect: {mean_gap: 0.1}\n"
+    sentence = "bad.yaml: expect.mean_gap: wanted with a fault that a mean suffers from, byzantine or corrupt, got none"
+    with pytest.raises(ScenarioError, match=re.escape(sentence)):
+        parse_scenario(text, file="bad.yaml")
 
 
 def test_a_file_that_is_nested_without_end_is_refused() -> None:

@@ -32,7 +32,7 @@ def _mine(number: int, frame: object) -> NoReturn:
 
 @pytest.fixture(autouse=True)
 def handler() -> Iterator[None]:
-    before = {number: signal.signal(number, _mine) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _mine) for number in ray_cluster._ENDS}
     yield
     for number, old in before.items():
         signal.signal(number, old)
@@ -71,7 +71,7 @@ def test_a_signal_while_ray_starts_reaches_the_callers_handler(monkeypatch: pyte
     assert signal.getsignal(signal.SIGTERM) is _mine
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_until_ray_has_started_so_nothing_of_ray_can_swallow_it(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +167,7 @@ def test_an_end_in_the_very_moment_of_leaving_raises_and_leaves_all_as_it_was(mo
     with pytest.raises(_Told), ray_cluster.own_signals():
         pass
     assert told == [True]
-    assert {signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} == {_mine}
+    assert {signal.getsignal(number) for number in ray_cluster._ENDS} == {_mine}
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
     assert ray_cluster._starting == []
     assert signal.signal is set_handler
@@ -283,7 +283,9 @@ def _await_raylet(pid: int) -> list[psutil.Process]:
 
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.live)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.live) for n in (signal.SIGINT, signal.SIGHUP))]
+)
 @pytest.mark.parametrize("until", ["starting Ray", "all hosts are ready"])
 def test_a_live_run_ended_from_outside_keeps_what_is_done_and_leaves_nothing_behind(
     number: signal.Signals, until: str, tmp_path: Path

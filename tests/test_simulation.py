@@ -345,3 +345,26 @@ def test_the_main_scenario_shows_what_it_says() -> None:
     assert exit_code(execution) == 0
     laws = [judged.finding.law for judged in execution.findings]
     assert {"robust stays near healthy", "mean collapses", "last_round whole"} <= set(laws)
+
+
+def test_accuracies_of_rounds_that_were_refused_say_nothing_of_a_rule() -> None:
+    """A round that is too short for anything: all stay where they began, near to each other."""
+    scenario = parse_scenario(
+        """
+apiVersion: hqde.sim/v1
+metadata: {name: hasty}
+system: {workers: 7, hosts: 3, faulty_max: 2, round_within: 1ms}
+workload: {rounds: 2, batch: 70, steps: 1}
+faults: [{action: byzantine, target: minority-third, attack: {name: sign_flip}, during: {rounds: [1, 2]}}]
+expect: {always: [accounted], healthy_gap: 0.01, mean_gap: 0.0}
+""",
+        file="hasty.yaml",
+    )
+    execution = conclude(scenario, list(run_all(scenario, on="sim")))
+    found = {one.finding.law: one.finding for one in execution.findings if one.variant == "all"}
+    assert {finding.status for finding in found.values()} == {"CANNOT_TELL"}
+    assert found["robust stays near healthy"].because.endswith(
+        "but 'no faults' was refused in 2 of 2 rounds, first in round 1"
+    )
+    assert "was refused in 2 of 2 rounds" in found["mean collapses"].because
+    assert exit_code(execution) == 2

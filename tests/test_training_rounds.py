@@ -42,7 +42,9 @@ from hqde_ref.nodes.evaluator import EvaluatorSpec
 from hqde_ref.nodes.worker import Worker, WorkerSpec
 from hqde_ref.rounds.plans import RoundPlan, Seat
 from hqde_ref.rounds.training import training_round
+from hqde_ref.runtimes.keeping import run_rounds
 from hqde_ref.runtimes.local import Local
+from hqde_ref.runtimes.spreading import spread_stores
 from hqde_ref.workloads import load_workload
 from simulator.adversary import Moments
 from simulator.runtime import Simulated
@@ -542,3 +544,31 @@ def test_a_host_that_hangs_costs_its_members_and_one_delay_however_many_shards_t
         took.append(world.now())
     train = 4.0 * policy.train_share if stage == "train" else 0.0  # a host that hangs in training is waited for
     assert took[1] < max(took[0], train) + 2 * 0.2 + 0.1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("steps", 0), ("steps", -1), ("round", 0), ("batch", 0), ("batch_start", -1), ("steps", 2.5)]
+)
+def test_numbers_of_a_plan_that_make_no_round_are_refused(setting: str, value: object) -> None:
+    """Nobody trained with steps=-1, and all was accepted."""
+    runtime = Local(_hosts())
+    plan = dataclasses.replace(_plan(runtime, MEAN), **{setting: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=rf"{setting} of a round must be an integer of at least [01], got"):
+        training_round(runtime, plan)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, True, 1.5])
+def test_no_round_at_all_is_refused_at_once(rounds: int) -> None:
+    runtime = Local(_hosts())
+    with pytest.raises(ConfigurationError, match="rounds of run_rounds must be an integer of at least 1, got"):
+        run_rounds(runtime, _plan(runtime, MEAN), rounds=rounds)  # type: ignore[arg-type]
+
+
+def test_stores_that_are_one_word_are_refused() -> None:
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"names of stores must be a sequence of names, got 's0'; pass \['s0'\]"
+        ),
+        spread_stores("s0", copies=1),
+    ):
+        pass

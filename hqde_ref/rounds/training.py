@@ -45,6 +45,7 @@ def training_round(runtime: Runtime, plan: RoundPlan) -> Verdict:
     check_policy(plan.policy, members=len(plan.members))
     _check_crowds(plan)
     _check_batch(plan)
+    _check_numbers(plan)
     start = runtime.now()
     end = start + plan.policy.round_within_s
     train_until = start + plan.policy.train_share * plan.policy.round_within_s
@@ -118,6 +119,18 @@ def _check_batch(plan: RoundPlan) -> None:
             got=plan.batch,
             do="give a larger batch, use fewer members, or a mean",
         )
+
+
+def _check_numbers(plan: RoundPlan) -> None:
+    for setting, least in (("round", 1), ("steps", 1), ("batch", 1), ("batch_start", 0)):
+        value = getattr(plan, setting)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigurationError(
+                setting=f"{setting} of a round",
+                wanted=f"an integer of at least {least}",
+                got=value,
+                do="count from there",
+            )
 
 
 def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Reply]:

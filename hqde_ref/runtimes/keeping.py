@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from hqde_ref.errors import RuntimeFault
+from hqde_ref.errors import ConfigurationError, RuntimeFault
 from hqde_ref.messages import Accepted, Runtime, Verdict
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
@@ -51,9 +51,23 @@ def run_rounds(
             missing. Without it the fault is raised.
 
     Raises:
-        ConfigurationError: as ``training_round``.
+        ConfigurationError: as ``training_round``; at once for ``rounds`` below 1.
         RuntimeFault: naming the hosts that are not back in time, unless somebody is told.
     """
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ConfigurationError(
+            setting="rounds of run_rounds", wanted="an integer of at least 1", got=rounds, do="run one round or more"
+        )
+    return _run(runtime, first, rounds, settle_within_s, unsettled)
+
+
+def _run(
+    runtime: KeptRuntime,
+    first: RoundPlan,
+    rounds: int,
+    settle_within_s: float,
+    unsettled: Callable[[RuntimeFault], None] | None,
+) -> Iterator[Verdict]:
     plan = first
     for left in range(rounds - 1, -1, -1):
         verdict = training_round(runtime, plan)

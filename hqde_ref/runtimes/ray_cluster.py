@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ __all__ = ["alive_nodes", "connect", "disconnect", "own_signals", "whole_or_noth
 _HOME = str(Path(ray.__file__).parent)  # stands in the command lines of Ray's own processes
 _ANSWER_S = 12.0  # how long a cluster may take to answer
 _LEAVE_S = 3.0  # how long what was begun of one may take to end by itself
-_ENDS = (signal.SIGINT, signal.SIGTERM)
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _set_handler = signal.signal
 
 
@@ -89,7 +89,7 @@ def disconnect() -> None:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Let an end from outside (SIGINT, SIGTERM) wait through a call of Ray's, and reach the caller's handlers after it.
+    """Let an end from outside (SIGINT, SIGTERM, SIGHUP) wait through a call of Ray's, then reach the caller's handlers.
 
     What Ray starts in here is in a process group of its own: a Ctrl-C, or ``timeout``, tells the whole group of this
     process, and Ray's processes would end under it. Outside the main thread nothing is done: signals do not go there.
@@ -120,10 +120,9 @@ def own_signals() -> Iterator[None]:
         del _starting[depth:]
         collect()  # once more, in place of what Ray has set below Python
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what was blocked comes now
-        try:
-            _set_handler(signal.SIGINT, mine[signal.SIGINT])
-        finally:  # that one may have been told already, and raise
-            _set_handler(signal.SIGTERM, mine[signal.SIGTERM])
+        with ExitStack() as every:  # the first to be told may raise before the last is back
+            for number, handler in mine.items():
+                every.callback(_set_handler, number, handler)
         for came in dict.fromkeys(waiting):
             signal.raise_signal(came)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hqde_ref.core.quorums import StorePlan, plan_store
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.nodes.store import StoreSpec
 from hqde_ref.runtimes.on_ray import OnRay
 
@@ -35,6 +36,13 @@ def spread_stores(
         ConfigurationError: for more copies than stores or a name given twice, before anything is started.
         RuntimeFault: as ``OnRay``.
     """
+    if isinstance(names, str):
+        raise ConfigurationError(
+            setting="names of stores",
+            wanted="a sequence of names",
+            got=names,
+            do=f"pass [{names!r}] for a store of that name",
+        )
     plan_store(names, copies=copies)
     hosts = {name: (StoreSpec(name=name),) for name in names}
     with OnRay(hosts, address=address, spread=True, start_within_s=start_within_s) as runtime:
