@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.entry import end_early
+from simulator.ends import end_early
 
 __all__ = ["main"]
 

@@ -20,7 +20,7 @@ from hqde_ref.errors import (
     ScenarioError,
     WireError,
 )
-from simulator.entry import INTERRUPTED, take_ends
+from simulator.ends import INTERRUPTED, take_ends
 
 __all__ = [
     "BAD_INPUT",
