@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -294,7 +295,8 @@ def test_a_live_run_ended_from_outside_keeps_what_is_done_and_leaves_nothing_beh
     words = ["run", tmp_path / "paused.yaml", "--on", "ray", "--out", tmp_path / "out", "--json", tmp_path / "x.json"]
     command = [sys.executable, "-m", "simulator", *map(str, words)]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+    default = partial(signal.signal, number, signal.SIG_DFL)  # a script's & starts all with SIGINT ignored
+    with subprocess.Popen(command, start_new_session=True, preexec_fn=default, **pipes) as process:
         assert process.stderr is not None
         told = ""
         while until not in told:

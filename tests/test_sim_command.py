@@ -65,6 +65,8 @@ def test_an_end_from_outside_while_a_command_is_still_imported_is_one_line(
     for words in (["-m", module], ["-c", f"from {module}.entry import main; main()"]):
         done = subprocess.run(
             [sys.executable, *words, "list"],
+            # Tests that a script runs with & are started with SIGINT ignored, and so would this be.
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])},
             capture_output=True,
             text=True,
