@@ -19,6 +19,7 @@ __all__ = [
     "ScenarioError",
     "TooFewContributions",
     "WireError",
+    "require_integer",
 ]
 
 
@@ -41,6 +42,16 @@ class ConfigurationError(HqdeError, ValueError):
 
     def __init__(self, *, setting: str, wanted: str, got: object, do: str) -> None:
         super().__init__(f"{setting} must be {wanted}, got {_shown(got)}; {do}.")
+
+
+def require_integer(setting: str, value: object, *, least: int, do: str) -> None:
+    """Refuse a setting that is no integer (True and False are none), or is below ``least``.
+
+    Raises:
+        ConfigurationError: naming the setting.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(setting=setting, wanted=f"an integer of at least {least}", got=value, do=do)
 
 
 _SHOWN_MAX = 200  # characters of a value in a sentence

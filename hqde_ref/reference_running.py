@@ -12,7 +12,7 @@ from typing import Final
 from hqde_ref.core.judging import check_policy
 from hqde_ref.core.packing import unpack
 from hqde_ref.core.sharding import join
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, require_integer
 from hqde_ref.messages import (
     Accepted,
     AddGrams,
@@ -249,10 +249,7 @@ def _policy(request: RunRound) -> Policy:
 
 
 def _machines(frame: _Frame) -> tuple[str, ...]:
-    if isinstance(frame.hosts, bool) or not isinstance(frame.hosts, int) or frame.hosts < 1:
-        raise ConfigurationError(
-            setting="hosts", wanted="an integer of at least 1", got=frame.hosts, do="give the round a machine"
-        )
+    require_integer("hosts", frame.hosts, least=1, do="give the round a machine")
     return tuple(map(_machine, range(frame.hosts)))
 
 

@@ -13,7 +13,7 @@ import torch
 
 from hqde_ref.core.packing import digest
 from hqde_ref.core.quorums import plan_store
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, require_integer
 from hqde_ref.messages import (
     Absent,
     Acknowledged,
@@ -74,10 +74,7 @@ class ReferenceStore:
                 return Failed(reason=f"the weight store does not answer {type(request).__name__}", definite=True)
 
     def _open(self, request: StoreOpen) -> StoreOpened:
-        if isinstance(request.stores, bool) or not isinstance(request.stores, int) or request.stores < 1:
-            raise ConfigurationError(
-                setting="stores", wanted="an integer of at least 1", got=request.stores, do="count what there is"
-            )
+        require_integer("stores", request.stores, least=1, do="count what there is")
         names = tuple(f"s{index}" for index in range(request.stores))
         self._plan = plan_store(names, copies=request.copies)
         self._runtime, self._writer = Frail({name: (self._spec(name=name),) for name in names}), Writer("reference")

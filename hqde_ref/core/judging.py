@@ -12,7 +12,7 @@ from hqde_ref.core.mapreduce import accuracy_masses
 from hqde_ref.core.rules import RULES, get_rule
 from hqde_ref.core.screening import MISSHAPEN, NOT_FINITE
 from hqde_ref.core.trees import breaking_cost, plan_tree, require_tolerance
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, require_integer
 from hqde_ref.messages import Contribution, Failed, Payload, Policy, Reply, message
 
 EQUIVOCATION = "equivocation"
@@ -40,10 +40,10 @@ def check_policy(policy: Policy, *, members: int) -> None:
     Raises:
         ConfigurationError: naming the setting.
     """
-    _check_integer("members", members, 1, "add workers")
+    require_integer("members", members, least=1, do="add workers")
     _check_words(policy)
     for setting, least in (("faulty_max", 0), ("shards", 1), ("mappers", 1), ("reducers", 1)):
-        _check_integer(setting, getattr(policy, setting), least, "count whole ones")
+        require_integer(setting, getattr(policy, setting), least=least, do="count whole ones")
     plan = plan_tree(workers=members, branching=policy.branching)
     _check_times(policy)
     _check_faults(policy, members)
@@ -76,11 +76,6 @@ def _check_words(policy: Policy) -> None:
         got = getattr(policy, setting)
         if got not in known:
             raise ConfigurationError(setting=setting, wanted=f"one of {', '.join(known)}", got=got, do="choose one")
-
-
-def _check_integer(setting: str, value: object, least: int, do: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(setting=setting, wanted=f"an integer of at least {least}", got=value, do=do)
 
 
 def _check_times(policy: Policy) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.packing import element_count, pack, packed_bytes, unpack
-from hqde_ref.errors import ConfigurationError, LayoutError
+from hqde_ref.errors import LayoutError, require_integer
 from hqde_ref.messages import Layout
 
 __all__ = [
@@ -38,7 +38,7 @@ def partition_items(count: int, *, mappers: int) -> tuple[tuple[int, ...], ...]:
     Raises:
         ConfigurationError: unless mappers >= 1.
     """
-    _require_positive("mappers", mappers)
+    require_integer("mappers", mappers, least=1, do="use one or more")
     return tuple(found for start in range(mappers) if (found := tuple(range(start, count, mappers))))
 
 
@@ -51,7 +51,7 @@ def partition_names(layout: Layout, *, reducers: int) -> tuple[Layout, ...]:
     Raises:
         ConfigurationError: unless reducers >= 1.
     """
-    _require_positive("reducers", reducers)
+    require_integer("reducers", reducers, least=1, do="use one or more")
     sizes = [0] * reducers
     dealt: list[list[int]] = [[] for _ in range(reducers)]
     for index in sorted(range(len(layout.entries)), key=lambda i: (-element_count(layout.entries[i]), i)):
@@ -59,11 +59,6 @@ def partition_names(layout: Layout, *, reducers: int) -> tuple[Layout, ...]:
         dealt[owner].append(index)
         sizes[owner] += element_count(layout.entries[index]) + 1  # an empty parameter is work too
     return tuple(Layout(entries=tuple(layout.entries[i] for i in sorted(mine))) for mine in dealt if mine)
-
-
-def _require_positive(setting: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(setting=setting, wanted="an integer of at least 1", got=value, do="use one or more")
 
 
 def map_item(packed: Tensor, layout: Layout, parts: Sequence[Layout]) -> tuple[Tensor, ...]:

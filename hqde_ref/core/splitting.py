@@ -5,10 +5,11 @@ Source: HQDE clauses 1.1 and 1.3 with errata E1, E2. Pure.
 
 from __future__ import annotations
 
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import require_integer
 
 __all__ = ["gpu_share", "split_batch"]
 
+_COUNT = "count what there is"
 _UNITS = 10_000  # Ray keeps resources in units of 1e-4
 
 
@@ -20,8 +21,8 @@ def split_batch(*, samples: int, workers: int) -> tuple[tuple[int, int], ...]:
     Raises:
         ConfigurationError: unless samples >= 0 and workers >= 1.
     """
-    _require(samples, "samples", 0)
-    _require(workers, "workers", 1)
+    require_integer("samples", samples, least=0, do=_COUNT)
+    require_integer("workers", workers, least=1, do=_COUNT)
     each = samples // workers
     stops = [each * (index + 1) for index in range(workers - 1)] + [samples]
     return tuple((each * index, stop) for index, stop in enumerate(stops))
@@ -35,18 +36,11 @@ def gpu_share(*, workers: int, gpus: int) -> float:
     Raises:
         ConfigurationError: unless workers >= 1 and gpus >= 0.
     """
-    _require(workers, "workers", 1)
-    _require(gpus, "gpus", 0)
+    require_integer("workers", workers, least=1, do=_COUNT)
+    require_integer("gpus", gpus, least=0, do=_COUNT)
     if gpus == 0:
         return 0.0
     if workers <= gpus:
         return float(gpus // workers)
     crowd = -(-workers // gpus)
     return (_UNITS // crowd) / _UNITS
-
-
-def _require(value: object, setting: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(
-            setting=setting, wanted=f"an integer of at least {least}", got=value, do="count what there is"
-        )

@@ -13,7 +13,7 @@ from typing import Literal
 
 import networkx as nx
 
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, require_integer
 from hqde_ref.messages import message
 
 __all__ = [
@@ -59,17 +59,12 @@ def plan_tree(*, workers: int, branching: int) -> TreePlan:
     Raises:
         ConfigurationError: unless n >= 1 and b >= 2 are integers (clause 0.7).
     """
-    _require_integer("workers", workers, 1, "give the tree at least one worker")
-    _require_integer("branching", branching, 2, "with fewer than two children a node the tree would never end")
+    require_integer("workers", workers, least=1, do="give the tree at least one worker")
+    require_integer("branching", branching, least=2, do="with fewer than two children a node the tree would never end")
     levels = [workers]
     while levels[-1] > 1:
         levels.append(-(-levels[-1] // branching))
     return TreePlan(branching=branching, levels=tuple(reversed(levels)))
-
-
-def _require_integer(setting: str, value: object, least: int, do: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(setting=setting, wanted=f"an integer of at least {least}", got=value, do=do)
 
 
 def as_graph(plan: TreePlan) -> nx.DiGraph[tuple[int, int]]:

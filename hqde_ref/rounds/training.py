@@ -13,7 +13,7 @@ from functools import partial
 from hqde_ref.core.judging import Gathered, check_policy, gather
 from hqde_ref.core.rules import get_rule
 from hqde_ref.core.splitting import split_batch
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.errors import ConfigurationError, require_integer
 from hqde_ref.messages import Accepted, Adopt, Call, Reply, Runtime, Train, Verdict
 from hqde_ref.rounds.asking import Desk, Lost, Unserved, is_silent, prefer_seats
 from hqde_ref.rounds.calling import call_up
@@ -123,14 +123,7 @@ def _check_batch(plan: RoundPlan) -> None:
 
 def _check_numbers(plan: RoundPlan) -> None:
     for setting, least in (("round", 1), ("steps", 1), ("batch", 1), ("batch_start", 0)):
-        value = getattr(plan, setting)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigurationError(
-                setting=f"{setting} of a round",
-                wanted=f"an integer of at least {least}",
-                got=value,
-                do="count from there",
-            )
+        require_integer(f"{setting} of a round", getattr(plan, setting), least=least, do="count from there")
 
 
 def _train(runtime: Runtime, plan: RoundPlan, *, until: float) -> dict[str, Reply]:

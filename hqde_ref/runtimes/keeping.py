@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from hqde_ref.errors import ConfigurationError, RuntimeFault
+from hqde_ref.errors import RuntimeFault, require_integer
 from hqde_ref.messages import Accepted, Runtime, Verdict
 from hqde_ref.rounds.plans import RoundPlan
 from hqde_ref.rounds.training import training_round
@@ -54,10 +54,7 @@ def run_rounds(
         ConfigurationError: as ``training_round``; at once for ``rounds`` below 1.
         RuntimeFault: naming the hosts that are not back in time, unless somebody is told.
     """
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ConfigurationError(
-            setting="rounds of run_rounds", wanted="an integer of at least 1", got=rounds, do="run one round or more"
-        )
+    require_integer("rounds of run_rounds", rounds, least=1, do="run one round or more")
     return _run(runtime, first, rounds, settle_within_s, unsettled)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions, require_integer
 
 __all__ = [
     "Joined",
@@ -137,13 +137,8 @@ def check_count(rule: str, *, count: int, faulty_max: int, per_faulty: int = 2, 
         ConfigurationError: ``faulty_max`` is not an integer of at least 0.
         TooFewContributions: there are fewer.
     """
-    if isinstance(faulty_max, bool) or not isinstance(faulty_max, int) or faulty_max < 0:
-        raise ConfigurationError(
-            setting=f"faulty_max of {rule}",
-            wanted="an integer of at least 0",
-            got=faulty_max,
-            do="say how many contributions may hold anything at all",
-        )
+    do = "say how many contributions may hold anything at all"
+    require_integer(f"faulty_max of {rule}", faulty_max, least=0, do=do)
     least = per_faulty * faulty_max + beyond
     if count < least:
         raise TooFewContributions(rule=rule, faulty_max=faulty_max, needed=least, got=count)

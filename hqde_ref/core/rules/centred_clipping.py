@@ -25,7 +25,7 @@ from hqde_ref.core.kernels.rows import (
     require_finite_part,
 )
 from hqde_ref.core.rules.settings import is_size
-from hqde_ref.errors import ConfigurationError, LayoutError
+from hqde_ref.errors import ConfigurationError, LayoutError, require_integer
 
 __all__ = ["centred_clipping", "clipping_multipliers"]
 
@@ -118,10 +118,7 @@ def _check_settings(radius: float | None, steps: int) -> None:
             got=radius,
             do="leave it out for the median distance",
         )
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigurationError(
-            setting=f"steps of {_RULE}", wanted="an integer of at least 1", got=steps, do="move at least once"
-        )
+    require_integer(f"steps of {_RULE}", steps, least=1, do="move at least once")
 
 
 def _relative_radius(radius: float | None, norms: Tensor, unit: int) -> float:
