@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, TypeAlias
 
 from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause, Remove
-from simulator.opinions import Apart, Broken, Opinion, conclude_law, in_all
+from simulator.opinions import Apart, Broken, Opinion, Status, conclude_law, in_all
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
 from simulator.worlds import member_host
-
-Status: TypeAlias = Literal["HOLDS", "BROKEN", "CANNOT_TELL"]
 
 __all__ = ["check_agreement", "check_fired", "check_gaps", "check_run"]
 
@@ -210,22 +207,23 @@ def check_gaps(scenario: Scenario, runs: Mapping[str, Run]) -> tuple[Finding, ..
     if scenario.expect.healthy_gap is not None:
         gap, limit = healthy - written, scenario.expect.healthy_gap
         because = f"accuracy {written:.3f} with faults, {healthy:.3f} without; expected at most {limit:g} less"
-        vain = _tell_vain(runs["no faults"], all_of_it=True) or _tell_vain(runs["as written"], all_of_it=False)
+        of_faults = runs["as written"]  # of which some may be what faults do
+        vain = _tell_refused(runs["no faults"]) or _tell_refused(of_faults, at_least=len(of_faults.rounds))
         status: Status = "BROKEN" if gap > limit else "CANNOT_TELL" if vain else "HOLDS"
         findings.append(_gap_finding("robust stays near healthy", "4.5", status, because, vain))
     if scenario.expect.mean_gap is not None:
         gap, limit = healthy - mean, scenario.expect.mean_gap
         because = f"accuracy {mean:.3f} with the mean, {healthy:.3f} without faults; expected {limit:g} less"
-        vain = _tell_vain(runs["no faults"], all_of_it=True) or _tell_vain(runs["mean instead"], all_of_it=True)
+        vain = _tell_refused(runs["no faults"]) or _tell_refused(runs["mean instead"])
         status = "HOLDS" if gap >= limit and not vain else "CANNOT_TELL"
         findings.append(_gap_finding("mean collapses", "6.7", status, because, vain))
     return tuple(findings)
 
 
-def _tell_vain(run: Run, *, all_of_it: bool) -> str:
-    """Why a run's accuracy says nothing of its rule: rounds were refused, or (not ``all_of_it``) every one was."""
+def _tell_refused(run: Run, *, at_least: int = 1) -> str:
+    """Why a run's accuracy says nothing of its rule: so many of its rounds were refused; empty if not."""
     refused = [record.round for record in run.rounds if not isinstance(record.verdict, Accepted)]
-    if not refused or (len(refused) < len(run.rounds) and not all_of_it):
+    if len(refused) < at_least:
         return ""
     return f"but {run.variant!r} was refused in {len(refused)} of {len(run.rounds)} rounds, first in round {refused[0]}"
 

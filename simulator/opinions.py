@@ -6,11 +6,13 @@ Each judge decides; what its opinions come to is the same for every law.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from hqde_ref.messages import message
 
-__all__ = ["Apart", "Broken", "Excused", "Opinion", "conclude_law", "in_all"]
+__all__ = ["Apart", "Broken", "Excused", "Opinion", "Status", "conclude_law", "in_all"]
+
+Status: TypeAlias = Literal["HOLDS", "BROKEN", "CANNOT_TELL"]
 
 
 @message
@@ -38,9 +40,7 @@ class Apart:
 Opinion = Broken | Excused | Apart | None  # None: the law held
 
 
-def conclude_law(
-    opinions: Mapping[int, Opinion],
-) -> tuple[Literal["HOLDS", "BROKEN", "CANNOT_TELL"], str, int | None]:
+def conclude_law(opinions: Mapping[int, Opinion]) -> tuple[Status, str, int | None]:
     """What the opinions of all rounds, by number, come to: the status, a sentence, and the round that broke the law."""
     for number, opinion in opinions.items():
         if isinstance(opinion, Broken):

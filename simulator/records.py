@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from hqde_ref.messages import Accepted, Measured, Verdict, message
+from simulator.opinions import Status
 
 __all__ = ["Finding", "Kept", "ReadBack", "RoundRecord", "Run", "Strike", "Variant", "Written"]
 
@@ -116,7 +117,7 @@ class Finding:
 
     law: str
     clause: str
-    status: Literal["HOLDS", "BROKEN", "CANNOT_TELL"]
+    status: Status
     because: str
     round: int | None = None
 

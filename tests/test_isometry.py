@@ -127,3 +127,15 @@ def test_a_tie_at_the_limit_is_not_left_to_sweeps() -> None:
     certificate = certify("filtered_geometric_median", rows, output, faulty_max=20)
     assert certificate.excess < 1e-6
     assert certificate.because.startswith("of the 150 rows kept of 150")
+
+
+def test_a_tie_at_the_cut_is_not_left_to_sweeps() -> None:
+    """Ten rows are equally far out and four may go: which, the order of contents says, and no noise."""
+    eye = torch.eye(70)
+    rows = torch.cat([eye, -eye, 6 * eye[:5], -6 * eye[:5]])
+    found = choose_outliers(rows, rejections_max=4)
+    assert len(found.kept) == 146
+    assert found.scores[140:] == pytest.approx([6.0] * 10, abs=1e-13)  # sweeps are good to 1e-7
+    shuffled = torch.randperm(150, generator=torch.Generator().manual_seed(3))
+    again = choose_outliers(rows[shuffled], rejections_max=4)
+    assert sorted(shuffled[list(again.kept)].tolist()) == list(found.kept)

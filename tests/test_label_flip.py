@@ -43,14 +43,23 @@ def _scenario(rule: str = "coordinate_median") -> Scenario:
     return parse_scenario(FILE.format(rule=rule), file="poisoned.yaml")
 
 
-def _contributions(scenario: Scenario, liars: tuple[str, ...]) -> dict[str, Contribution]:
-    """What each member sends in the first round, as the round's story would see it."""
-    runtime = SimulatedWorld(scenario).runtime
+def _first_round(scenario: Scenario) -> tuple[Runtime, Begun, list[Call]]:
+    """A world whose members have the first state, that state, and what they are asked to train."""
+    runtime, count = SimulatedWorld(scenario).runtime, len(scenario.members)
     begun = runtime.ask([Call(node="evaluator", request=Begin(seed=1, shards=1))], enough=1, until=10.0)[0].reply
     assert isinstance(begun, Begun)
     adopt = Adopt(round=0, state=begun.state, digests=begun.digests)
-    count = len(scenario.members)
     runtime.ask([Call(node=member, request=adopt) for member in scenario.members], enough=count, until=20.0)
+    calls = [
+        Call(node=m, request=Train(round=1, base=begun.digests, start=50 * i, stop=50 * i + 50, steps=5))
+        for i, m in enumerate(scenario.members)
+    ]
+    return runtime, begun, calls
+
+
+def _contributions(scenario: Scenario, liars: tuple[str, ...]) -> dict[str, Contribution]:
+    """What each member sends in the first round, as the round's story would see it."""
+    runtime, begun, calls = _first_round(scenario)
     adversary = Adversary(
         runtime,
         lies={member: Lie(attack="label_flip", options={}) for member in liars},
@@ -60,11 +69,7 @@ def _contributions(scenario: Scenario, liars: tuple[str, ...]) -> dict[str, Cont
         seed=3,
         train_within_s=10.0,
     )
-    calls = [
-        Call(node=m, request=Train(round=1, base=begun.digests, start=50 * i, stop=50 * i + 50, steps=5))
-        for i, m in enumerate(scenario.members)
-    ]
-    replies = {answer.node: answer.reply for answer in adversary.ask(calls, enough=count, until=40.0)}
+    replies = {answer.node: answer.reply for answer in adversary.ask(calls, enough=len(calls), until=40.0)}
     found = {member: reply for member, reply in replies.items() if isinstance(reply, Contribution)}
     assert set(adversary.forged) == set(liars)
     assert set(adversary.honest) == set(scenario.members) - set(liars)
@@ -135,11 +140,7 @@ class _LosesOnce:
 def test_liars_wait_for_an_honest_member_whose_answer_got_lost() -> None:
     """It is asked again; who lied without it would know less in one world than in the other."""
     scenario = _scenario()
-    world = SimulatedWorld(scenario).runtime
-    begun = world.ask([Call(node="evaluator", request=Begin(seed=1, shards=1))], enough=1, until=10.0)[0].reply
-    assert isinstance(begun, Begun)
-    adopt = Adopt(round=0, state=begun.state, digests=begun.digests)
-    world.ask([Call(node=member, request=adopt) for member in scenario.members], enough=7, until=20.0)
+    world, begun, calls = _first_round(scenario)
     runtime = _LosesOnce(world, "w3")
     adversary = Adversary(
         runtime,
@@ -150,10 +151,6 @@ def test_liars_wait_for_an_honest_member_whose_answer_got_lost() -> None:
         seed=3,
         train_within_s=100.0,
     )
-    calls = [
-        Call(node=m, request=Train(round=1, base=begun.digests, start=50 * i, stop=50 * i + 50, steps=5))
-        for i, m in enumerate(scenario.members)
-    ]
     first = {answer.node: answer.reply for answer in adversary.ask(calls, enough=7, until=40.0)}
     assert (first["w0"], first["w3"], runtime.forges) == (LATE, UNANSWERED, [])
     again = [call for call in calls if call.node in ("w0", "w3")]

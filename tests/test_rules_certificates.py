@@ -151,6 +151,21 @@ def test_an_output_beside_an_optimal_row_by_rounding_is_judged_as_that_row() -> 
     assert (blocks.aside, [one.aside for one in blocks.blocks]) == (found.aside, [0.0, found.aside])
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1.0, 1e200, 1e300])
+def test_what_rounding_explains_depends_on_no_scale(scale: float) -> None:
+    rows = seeded(7, 30)
+    rows[3] = rows[[0, 1, 2, 4, 5, 6]].mean(dim=0)
+    rows *= scale
+    beside, farther = rows[3].clone(), rows[3].clone()
+    beside[5] = torch.nextafter(beside[5], torch.tensor(math.inf, dtype=torch.float64))
+    farther[5] *= 1 + 1e-10
+    found, off = (certify("geometric_median", rows, output, faulty_max=2) for output in (beside, farther))
+    assert 0.0 < found.aside < 1e-15 * scale
+    assert found.excess < 1e-9
+    assert off.aside == 0.0
+    assert off.excess > 0.1
+
+
 def test_no_radius_is_promised_where_liars_weigh_as_much_as_the_honest() -> None:
     """A share that is 1 but for rounding gave a factor of 6.7e7."""
     rows = seeded(1, 4)

@@ -129,10 +129,12 @@ def _judge(
 
 def _rounding(output: Tensor, row: Tensor) -> float:
     """Return how far rounding to the coarser dtype of the two may have moved the output."""
-    size = output.detach().abs().to(torch.float64)
-    top = float(size.max())
     eps = max(torch.finfo(output.dtype).eps, torch.finfo(row.dtype).eps)
-    return eps * top * float(torch.linalg.vector_norm(size / top)) if top > 0.0 else 0.0
+    size = float(torch.linalg.vector_norm(output.detach(), dtype=torch.float64))  # without a copy in float64
+    if not 1e-150 < size < math.inf:  # squares of what is so large or small do not fit
+        top = float(output.detach().abs().max())
+        size = top * float(torch.linalg.vector_norm(output.detach().double() / top)) if top > 0.0 else 0.0
+    return eps * size
 
 
 def _better(own: Certificate, of_row: Certificate, aside: float, total: float) -> Certificate:

@@ -86,12 +86,12 @@ def ratio_to_bound(bound: Bound, result: Tensor, honest: Tensor, *, faulty: int,
         return 0.0
     eps = max(torch.finfo(result.dtype).eps, torch.finfo(honest.dtype).eps)
     given = torch.cat([honest.double(), (honest[0] if point is None else point).double()[None], result.double()[None]])
-    given = torch.ldexp(given, -_exponent(given[:-1]))  # so that no sum overflows
+    given.ldexp_(-_exponent(given[:-1]))  # so that no sum overflows
     rounding = _ROUNDINGS * eps * given[:-1].abs().amax(dim=0)
-    mean = given[:-2].mean(dim=0)
-    moved = given - mean
-    unit = _exponent(moved[:-2])  # so that no square vanishes
-    rows, away, z = (torch.ldexp(part, -unit) for part in (moved[:-2], moved[-1], moved[-2]))
+    given -= given[:-2].mean(dim=0)
+    unit = _exponent(given[:-2])  # so that no square vanishes
+    given.ldexp_(-unit)
+    rows, z, away = given[:-2], given[-2], given[-1]
     error, spread, power = _measure(bound.measure, away, rows, torch.zeros_like(z) if point is None else z)
     error = error - (torch.ldexp(rounding, -unit) if error.dim() else torch.linalg.vector_norm(rounding) / 2.0**unit)
     return _quotient(error, spread, constant, power)
