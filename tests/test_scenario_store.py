@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
-from hqde_ref.core.packing import digest
 from hqde_ref.errors import RuntimeFault, ScenarioError
 from hqde_ref.messages import (
     UNANSWERED,
@@ -19,21 +17,18 @@ from hqde_ref.messages import (
     Acknowledged,
     Get,
     Look,
-    Payload,
     Put,
     Reply,
     Request,
     Stored,
-    Version,
-    message,
 )
 from hqde_ref.nodes import store as nodes
 from hqde_ref.rounds import storing
-from simulator import storage, worlds
-from simulator.checkers import check_fired, check_run
+from simulator import storage
+from simulator.checkers import check_run
 from simulator.cli import validate
-from simulator.execution import conclude, exit_code, run_all, summarise
-from simulator.fragile import AskFate, Damage, Damaged, Fate, Fragile, Reset
+from simulator.execution import conclude, run_all, summarise
+from simulator.fragile import Damage, Fragile, Reset
 from simulator.printing import print_execution
 from simulator.records import ReadBack, Run, Written
 from simulator.report import write_report
@@ -42,56 +37,20 @@ from simulator.scenario import Scenario
 from simulator.scenario_reading import load_scenario, parse_scenario
 from simulator.scenario_store import STATE_KEY
 from simulator.streams import stream
-from simulator.trace import Trace
 from simulator.worlds import SimulatedWorld
-
-BASE = """
-apiVersion: hqde.sim/v1
-metadata: {{name: small, description: d}}
-seed: 5
-system: {{workers: 4, hosts: 2, faulty_max: 1, round_within: 2s{store}}}
-workload: {{rounds: {rounds}, batch: 80, steps: 1}}
-network: {{latency: 1ms}}
-faults: [{faults}]
-"""
-FIVE = ", store: {stores: 5, copies: 3, writes: 2, reads: 2}"
-HOLDERS = ("s2", "s0", "s1")  # of the state, best first
-
-
-def _scenario(*faults: str, rounds: int = 3, store: str = FIVE) -> Scenario:
-    return parse_scenario(BASE.format(faults=", ".join(faults), rounds=rounds, store=store), file="small.yaml")
-
-
-def _run(scenario: Scenario) -> tuple[Run, Trace]:
-    ((run, trace),) = run_all(scenario, on="sim", variants=("as written",))
-    return run, trace
-
-
-def _stored(scenario: Scenario, run: Run) -> tuple[str, int | None, str]:
-    return next((f.status, f.round, f.because) for f in check_run(scenario, run) if f.law == "stored")
-
-
-def _broken(scenario: Scenario, run: Run) -> str:
-    status, number, because = _stored(scenario, run)
-    assert status == "BROKEN", because
-    return f"round {number}: {because}"
-
-
-def _column(run: Run, key: str) -> list[object]:
-    return [outcome[key] for outcome in run.outcome()]
-
+from tests.store_scenarios import BASE, FIVE, HOLDERS, broken_law, column_of, plant_store, small, stored_law, written
 
 # ------------------------------------------------------------------------------------------------ the state travels
 
 
 def test_the_state_goes_through_the_store_and_the_results_are_the_bits_of_a_run_without() -> None:
-    through, _ = _run(_scenario())
-    straight, _ = _run(_scenario(store=""))
+    through, _ = written(small())
+    straight, _ = written(small(store=""))
     digests = [[r.verdict.digest for r in run.rounds if isinstance(r.verdict, Accepted)] for run in (through, straight)]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 3
-    assert _column(through, "from round") == [0, 1, 2]
-    assert _column(through, "stored") == [True, True, True]
+    assert column_of(through, "from round") == [0, 1, 2]
+    assert column_of(through, "stored") == [True, True, True]
     assert through.last is not None
     assert through.round_of(through.last) == 3
     assert "stored" not in straight.outcome()[0]
@@ -99,30 +58,30 @@ def test_the_state_goes_through_the_store_and_the_results_are_the_bits_of_a_run_
 
 def test_the_same_scenario_gives_the_same_trace_whatever_ran_before() -> None:
     crash = f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 2, stage: write}}}}"
-    digests = {_run(_scenario(crash))[1].digest for _ in range(3)}
+    digests = {written(small(crash))[1].digest for _ in range(3)}
     assert len(digests) == 1
-    assert _run(_scenario())[1].digest not in digests
+    assert written(small())[1].digest not in digests
 
 
 def test_a_result_without_a_quorum_is_not_called_written_and_the_round_after_goes_on_from_the_one_before() -> None:
-    scenario = _scenario(
+    scenario = small(
         f"{{action: pause, target: [{HOLDERS[0]}, {HOLDERS[1]}], stage: write, during: {{rounds: [2, 2]}}}}"
     )
-    run, _ = _run(scenario)
-    assert _column(run, "accepted") == [True, True, True]
-    assert _column(run, "stored") == [True, False, True]
-    assert _column(run, "from round") == [0, 1, 1]
+    run, _ = written(scenario)
+    assert column_of(run, "accepted") == [True, True, True]
+    assert column_of(run, "stored") == [True, False, True]
+    assert column_of(run, "from round") == [0, 1, 1]
     assert run.rounds[1].kept is not None
     assert run.rounds[1].kept.written is not None
     assert "1 of 2 stores told their version, so nothing was written" in run.rounds[1].kept.written.reason
-    assert _stored(scenario, run)[0] == "HOLDS"
+    assert stored_law(scenario, run)[0] == "HOLDS"
 
 
 def test_without_a_read_quorum_rounds_are_refused_and_nobody_is_blamed() -> None:
-    scenario = _scenario(f"{{action: crash, target: [{HOLDERS[0]}, {HOLDERS[1]}], at: {{round: 1, stage: write}}}}")
-    run, _ = _run(scenario)
-    assert _column(run, "accepted") == [True, False, False]
-    assert _column(run, "stores out") == [["s0", "s2"]] * 3
+    scenario = small(f"{{action: crash, target: [{HOLDERS[0]}, {HOLDERS[1]}], at: {{round: 1, stage: write}}}}")
+    run, _ = written(scenario)
+    assert column_of(run, "accepted") == [True, False, False]
+    assert column_of(run, "stores out") == [["s0", "s2"]] * 3
     assert getattr(run.rounds[1].verdict, "reason", "").startswith("the state was not read: ")
     assert {f.law: f.status for f in check_run(scenario, run)} == {
         "accounted": "HOLDS",
@@ -134,261 +93,49 @@ def test_without_a_read_quorum_rounds_are_refused_and_nobody_is_blamed() -> None
 
 
 def test_a_store_that_lost_its_memory_serves_again_after_the_round() -> None:
-    run, trace = _run(_scenario(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}"))
-    assert _column(run, "stores out") == [[], [], []]
+    run, trace = written(small(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}"))
+    assert column_of(run, "stores out") == [[], [], []]
     rejoined = [(event["round"], event["store"]) for event in trace.events if event["event"] == "store rejoined"]
     assert rejoined == [(2, HOLDERS[0])]
 
 
 def test_a_store_that_never_comes_back_is_told_and_missed_by_nobody() -> None:
-    scenario = _scenario(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 1, stage: write}}, restart: never}}")
-    run, _ = _run(scenario)
-    assert _column(run, "stores out") == [[HOLDERS[0]]] * 3
-    assert _stored(scenario, run) == ("HOLDS", None, "in all 3 rounds")
+    scenario = small(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 1, stage: write}}, restart: never}}")
+    run, _ = written(scenario)
+    assert column_of(run, "stores out") == [[HOLDERS[0]]] * 3
+    assert stored_law(scenario, run) == ("HOLDS", None, "in all 3 rounds")
 
 
 def test_a_second_run_in_the_same_world_begins_with_empty_stores_that_all_serve() -> None:
-    scenario = _scenario(
+    scenario = small(
         f"{{action: crash, target: [{HOLDERS[0]}, {HOLDERS[1]}], at: {{round: 1, stage: write}}, restart: never}}"
     )
     world = SimulatedWorld(scenario)
     run_variant(scenario, world)
     run, _ = run_variant(scenario, world, variant="no faults")
-    assert _column(run, "stored") == [True, True, True]
-    assert _column(run, "stores out") == [[], [], []]
+    assert column_of(run, "stored") == [True, True, True]
+    assert column_of(run, "stores out") == [[], [], []]
 
 
 def test_a_store_under_two_pauses_goes_on_when_the_later_one_ends() -> None:
     first = "{action: pause, target: s2, stage: write, during: {rounds: [1, 2]}}"
-    run, _ = _run(_scenario(first, "{action: pause, target: [s2], stage: read, during: {rounds: [2, 3]}}"))
+    run, _ = written(small(first, "{action: pause, target: [s2], stage: read, during: {rounds: [2, 3]}}"))
     confirmed = [r.kept.written.stores for r in run.rounds if r.kept is not None and r.kept.written is not None]
     assert confirmed == [("s0", "s1")] * 3
 
 
 def test_a_stopped_store_that_was_killed_and_is_back_may_confirm() -> None:
     pause = "{action: pause, target: s2, stage: read, during: {rounds: [1, 3]}}"
-    scenario = _scenario(pause, "{action: crash, target: s2, at: {round: 2, stage: write}}")
-    run, _ = _run(scenario)
+    scenario = small(pause, "{action: crash, target: s2, at: {round: 2, stage: write}}")
+    run, _ = written(scenario)
     kept = run.rounds[2].kept
     assert kept is not None
     assert kept.written is not None
     assert "s2" in kept.written.stores
-    assert _stored(scenario, run)[0] == "HOLDS"
-
-
-# ------------------------------------------------------------------------------------------------ damage
-
-
-def test_a_damaged_copy_is_noticed_and_mended_by_the_read() -> None:
-    scenario = _scenario(f"{{action: damage, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}")
-    run, trace = _run(scenario)
-    assert [strike.fired for strike in run.strikes] == [1]
-    assert [event["repaired"] for event in trace.events if event["event"] == "store read"][1] == [HOLDERS[0]]
-    met = [(event["round"], event["store"]) for event in trace.events if event["event"] == "store damage met"]
-    assert met == [(2, HOLDERS[0])]
-    assert _stored(scenario, run)[0] == "HOLDS"
-
-
-def test_damage_that_is_written_over_before_any_read_makes_the_run_vacuous_and_says_so() -> None:
-    scenario = _scenario("{action: damage, target: [s0, s2], at: {round: 2, stage: write}}")
-    execution = conclude(scenario, list(run_all(scenario, on="sim", variants=("as written",))))
-    (finding,) = check_fired(execution.runs[0])
-    assert (finding.status, finding.because) == (
-        "CANNOT_TELL",
-        "the copy on s0, s2 was damaged, but no read is known to have met it: it was written over, lost or left",
-    )
-    assert exit_code(execution) == 2
-    assert summarise(execution)["runs"][0]["faults"] == [
-        {"action": "damage", "hits": ["s0", "s2"], "fired": 0, "met": [], "unmet": ["s0", "s2"]}
-    ]
-
-
-def test_damage_that_only_a_read_of_a_later_round_meets_counts_then() -> None:
-    """Two stopped stores keep the result of round 2 from being written, so the damaged copy is there in round 3."""
-    scenario = _scenario(
-        "{action: pause, target: [s0, s1], stage: write, during: {rounds: [2, 2]}}",
-        "{action: damage, target: s2, at: {round: 2, stage: combine}}",
-    )
-    run, trace = _run(scenario)
-    assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(1, ()), (1, ())]
-    assert [event["round"] for event in trace.events if event["event"] == "store damage met"] == [3]
-
-
-def test_damage_in_the_last_round_is_met_by_the_read_after_it_where_nothing_was_written() -> None:
-    scenario = _scenario(
-        "{action: pause, target: [s0, s1], stage: write, during: {rounds: [3, 3]}}",
-        "{action: damage, target: s2, at: {round: 3, stage: combine}}",
-    )
-    assert [strike.fired for strike in _run(scenario)[0].strikes] == [1, 1]
-
-
-def test_damage_that_dies_with_its_store_does_not_count() -> None:
-    run, _ = _run(
-        _scenario(
-            "{action: damage, target: s2, at: {round: 2, stage: combine}}",
-            "{action: crash, target: s2, at: {round: 2, stage: publish}}",
-        )
-    )
-    assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(0, ("s2",)), (1, ())]
-
-
-@pytest.mark.parametrize(
-    "after", ["crash, target: s2, at: {round: 2, stage: train}", "remove, target: n2, at: {round: 2}"]
-)
-def test_damage_that_a_read_met_counts_although_its_store_dies_in_the_same_round(after: str) -> None:
-    damage = "{action: damage, target: s2, at: {round: 2, stage: read}}"
-    text = BASE.format(faults=f"{damage}, {{action: {after}}}", rounds=3, store=FIVE + ", nodes: 3")
-    scenario = parse_scenario(text.replace("hosts: 2", "hosts: 3"), file="small.yaml")
-    run, trace = _run(scenario)
-    assert [event["repaired"] for event in trace.events if event["event"] == "store read"][1] == ["s2"]
-    assert (run.strikes[0].fired, run.strikes[0].met, run.strikes[0].unmet) == (1, ("s2",), ())
-
-
-def test_damage_that_only_a_rejoining_store_met_counts_although_its_own_store_dies_before_the_next_read() -> None:
-    """Round 2 has no result that goes over the damage, and s0 asks s1 and s2 for what it lost."""
-    run, _ = _run(
-        _scenario(
-            "{action: pause, target: [s0, s2], stage: write, during: {rounds: [2, 2]}}",
-            "{action: damage, target: s1, at: {round: 2, stage: combine}}",
-            "{action: crash, target: s0, at: {round: 2, stage: publish}}",
-            "{action: crash, target: s1, at: {round: 3, stage: read}}",
-        )
-    )
-    assert (run.strikes[1].met, run.strikes[1].unmet) == (("s1",), ())
-
-
-def test_two_damages_of_one_copy_do_not_undo_each_other() -> None:
-    damage = "{action: damage, target: s2, at: {round: 2, stage: read}}"
-    run, trace = _run(_scenario(damage, damage))
-    assert [event["repaired"] for event in trace.events if event["event"] == "store read"][1] == ["s2"]
-    assert [(strike.fired, strike.met) for strike in run.strikes] == [(1, ("s2",))] * 2
-
-
-@pytest.mark.parametrize("marks", [(0, 8), (0, 1, 9), (3, 3)])
-def test_every_mark_flips_a_bit_of_its_own_and_a_message_that_comes_twice_flips_one(marks: tuple[int, ...]) -> None:
-    store = Fragile("s0", 0, epoch=0)
-    content = torch.zeros(9, dtype=torch.uint8)
-    version = Version(counter=1, writer="w")
-    payload = Payload(key="k", ref=content, nbytes=9)
-    store.perform(Put(epoch=0, key="k", version=version, payload=payload, digest=digest(content)))
-    assert store.perform(AskFate(mark=marks[0])) == Fate(fate="unheard of")
-    for mark in marks:
-        assert store.perform(Damage(key="k", mark=mark)) == Damaged(fired=True)
-    held = store._held["k"].content
-    assert held is not None
-    assert sum(byte.bit_count() for byte in held.tolist()) == len(set(marks))
-    assert store.perform(AskFate(mark=marks[0])) == Fate(fate="in place")
-
-
-class _DoesNotSay(Fragile):
-    """The answer to a damage gets lost."""
-
-    def perform(self, request: Request, /) -> Reply:
-        reply = super().perform(request)
-        return UNANSWERED if isinstance(request, Damage) else reply
-
-
-class _HearsNothing(Fragile):
-    """The damage gets lost."""
-
-    def perform(self, request: Request, /) -> Reply:
-        return UNANSWERED if isinstance(request, Damage) else super().perform(request)
-
-
-@pytest.mark.parametrize(("stage", "outcome"), [("read", (1, ("s2",), ())), ("write", (0, (), ("s2",)))])
-def test_damage_whose_answer_is_lost_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, stage: str, outcome: tuple[int, tuple[str, ...], tuple[str, ...]]
-) -> None:
-    _plant(monkeypatch, _DoesNotSay)
-    run, trace = _run(_scenario(f"{{action: damage, target: s2, at: {{round: 2, stage: {stage}}}}}"))
-    assert [(strike.fired, strike.met, strike.unmet) for strike in run.strikes] == [outcome]
-    told = [(event["round"], event["action"], event["hits"]) for event in trace.events if event["event"] == "fault"]
-    assert told == [(2, "damage", ["s2"])]
-
-
-def test_damage_that_is_lost_on_its_way_never_took_effect(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant(monkeypatch, _HearsNothing)
-    run, trace = _run(_scenario("{action: damage, target: s2, at: {round: 2, stage: read}}"))
-    assert [(f.status, f.because) for f in check_fired(run)] == [("CANNOT_TELL", "it never took effect")]
-    assert run.strikes[0].unmet == ()
-    assert not [event for event in trace.events if event["event"] == "fault"]
-
-
-@pytest.mark.parametrize("network", ["lost_requests: 0.3", "lost_responses: 0.3"])
-def test_damage_that_a_read_repaired_is_met_although_messages_get_lost(network: str) -> None:
-    damage = "{action: damage, target: s2, at: {round: 2, stage: read}}"
-    text = BASE.format(faults=damage, rounds=2, store=FIVE.replace("}", ", within: 30s}"))
-    scenario = parse_scenario(text.replace("latency: 1ms", network), file="small.yaml")
-    met = 0
-    for seed in range(12):
-        run, trace = _run(scenario.model_copy(update={"seed": seed}))
-        is_damaged = any(event["event"] == "fault" and event["action"] == "damage" for event in trace.events)
-        kept = run.rounds[1].kept
-        assert kept is not None
-        assert run.strikes[0].met or "s2" not in kept.read.repaired or not is_damaged, seed
-        assert is_damaged == bool(run.strikes[0].met + run.strikes[0].unmet), seed
-        met += run.strikes[0].fired
-    assert met >= 6
-
-
-def test_of_damage_that_was_partly_met_only_that_is_said_to_have_fired() -> None:
-    run, _ = _run(
-        _scenario(
-            "{action: damage, target: [s0, s2, s3], at: {round: 2, stage: read}}",  # s3 holds no copy
-            "{action: crash, target: s0, at: {round: 2, stage: read}}",
-        )
-    )
-    finding, _ = check_fired(run)
-    assert (finding.status, finding.because) == (
-        "HOLDS",
-        "once on s2; the copy on s0 was damaged, "
-        "but no read is known to have met it: it was written over, lost or left",
-    )
-
-
-def test_each_damage_is_counted_for_itself() -> None:
-    run, _ = _run(
-        _scenario(
-            "{action: damage, target: s2, at: {round: 2, stage: combine}}",
-            "{action: damage, target: s2, at: {round: 3, stage: read}}",
-        )
-    )
-    assert [(strike.fired, strike.unmet) for strike in run.strikes] == [(0, ("s2",)), (1, ())]
-
-
-@pytest.mark.parametrize(
-    "faults",
-    [
-        "{action: damage, target: s3, at: {round: 2, stage: read}}",  # it holds no copy
-        "{action: damage, target: s2, at: {round: 2, stage: reduce}}",  # no such stage in a flat round
-    ],
-)
-def test_damage_that_finds_no_copy_or_no_moment_makes_the_run_vacuous(faults: str) -> None:
-    execution = conclude(scenario := _scenario(faults), list(run_all(scenario, on="sim", variants=("as written",))))
-    assert [(f.law, f.status) for f in check_fired(execution.runs[0])] == [("fault 0 (damage) fired", "CANNOT_TELL")]
-    assert exit_code(execution) == 2
-
-
-@pytest.mark.parametrize(
-    "before", ["crash, target: s2, at: {round: 2, stage: read}", "pause, target: s2, during: {rounds: [2, 2]}"]
-)
-def test_damage_to_a_store_that_is_dead_or_stopped_does_not_fire(before: str) -> None:
-    run, _ = _run(_scenario(f"{{action: {before}}}", "{action: damage, target: s2, at: {round: 2, stage: read}}"))
-    assert [strike.fired for strike in run.strikes] == [1, 0]
+    assert stored_law(scenario, run)[0] == "HOLDS"
 
 
 # ------------------------------------------------------------------------------------------------ stores that cheat
-
-
-def _plant(patch: pytest.MonkeyPatch, kind: type[Fragile]) -> None:
-    @message
-    class Spec:
-        name: str
-
-        def build(self, incarnation: int, /) -> Fragile:
-            return kind(self.name, incarnation, epoch=0 if incarnation == 0 else None)
-
-    patch.setattr(worlds, "FragileSpec", Spec)
 
 
 class _Forgets(Fragile):
@@ -435,10 +182,10 @@ class _ReturnsAnOlderVersion(Fragile):
 def test_a_store_that_forgets_or_returns_something_old_is_caught(
     monkeypatch: pytest.MonkeyPatch, kind: type[Fragile], because: str
 ) -> None:
-    _plant(monkeypatch, kind)
-    scenario = _scenario()
-    run, _ = _run(scenario)
-    assert because in _broken(scenario, run)
+    plant_store(monkeypatch, kind)
+    scenario = small()
+    run, _ = written(scenario)
+    assert because in broken_law(scenario, run)
 
 
 def test_a_write_that_is_acknowledged_with_a_single_copy_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,8 +194,8 @@ def test_a_write_that_is_acknowledged_with_a_single_copy_is_caught(monkeypatch: 
         return dataclasses.replace(outcome, stores=outcome.stores[:1]) if isinstance(outcome, Acknowledged) else outcome
 
     monkeypatch.setattr(storage, "put", hasty)
-    scenario = _scenario()
-    assert _broken(scenario, _run(scenario)[0]) == (
+    scenario = small()
+    assert broken_law(scenario, written(scenario)[0]) == (
         "round 1: the write is called acknowledged, but 1 of 2 stores confirmed it (s2)"
     )
 
@@ -459,8 +206,8 @@ def test_a_write_that_names_a_stopped_store_among_its_quorum_is_caught(monkeypat
         return Acknowledged(key=outcome.key, version=outcome.version, stores=HOLDERS[:2])
 
     monkeypatch.setattr(storage, "put", boastful)
-    scenario = _scenario(f"{{action: pause, target: {HOLDERS[0]}, stage: write, during: {{rounds: [2, 2]}}}}")
-    assert _broken(scenario, _run(scenario)[0]) == (
+    scenario = small(f"{{action: pause, target: {HOLDERS[0]}, stage: write, during: {{rounds: [2, 2]}}}}")
+    assert broken_law(scenario, written(scenario)[0]) == (
         "round 2: the write is called acknowledged, but 1 of 2 stores confirmed it (s0; s2 cannot have)"
     )
 
@@ -474,22 +221,22 @@ def test_a_single_real_copy_that_is_lost_shows_in_the_next_read(monkeypatch: pyt
         return dataclasses.replace(outcome, stores=HOLDERS[:2])
 
     monkeypatch.setattr(storage, "put", lonely)
-    scenario = _scenario(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}")
-    assert _broken(scenario, _run(scenario)[0]) == (
+    scenario = small(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}")
+    assert broken_law(scenario, written(scenario)[0]) == (
         "round 2: the first state was read, which is older than the result of round 1"
     )
 
 
 def test_damage_that_is_served_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes._Held, "is_whole", lambda self: self.content is not None)
-    scenario = _scenario(f"{{action: damage, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}")
-    assert "round 2: what was read is nothing that was written" in _broken(scenario, _run(scenario)[0])
+    scenario = small(f"{{action: damage, target: {HOLDERS[0]}, at: {{round: 2, stage: read}}}}")
+    assert "round 2: what was read is nothing that was written" in broken_law(scenario, written(scenario)[0])
 
 
 def test_a_copy_damaged_so_that_its_digest_fits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "Damage", lambda key, mark: Damage(key=key, mark=mark, unseen=True))
-    scenario = _scenario(f"{{action: damage, target: {HOLDERS[0]}, at: {{round: 3, stage: read}}}}")
-    assert "round 3: what was read is nothing that was written" in _broken(scenario, _run(scenario)[0])
+    scenario = small(f"{{action: damage, target: {HOLDERS[0]}, at: {{round: 3, stage: read}}}}")
+    assert "round 3: what was read is nothing that was written" in broken_law(scenario, written(scenario)[0])
 
 
 def test_a_read_that_gives_up_within_what_is_to_be_put_up_with_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,34 +245,37 @@ def test_a_read_that_gives_up_within_what_is_to_be_put_up_with_is_caught(monkeyp
             wanted = isinstance(request, Look) and request.whole and self._held
             return self._damaged(STATE_KEY) if wanted else super().perform(request)
 
-    _plant(monkeypatch, Shy)
-    scenario = _scenario()
-    because = _broken(scenario, _run(scenario)[0])
+    plant_store(monkeypatch, Shy)
+    scenario = small()
+    because = broken_law(scenario, written(scenario)[0])
     assert because.startswith("round 1: nothing was read (0 of 2 stores have a whole copy or none")
     assert because.endswith("although no store may fail, and 1 are to be put up with")
 
 
 def test_a_store_that_stays_out_without_need_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.Storage, "_rejoin", lambda self, number, store: False)
-    scenario = _scenario(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 1, stage: write}}}}")
-    assert _broken(scenario, _run(scenario)[0]) == "round 1: s2 does not serve again, although every other store does"
+    scenario = small(f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 1, stage: write}}}}")
+    assert (
+        broken_law(scenario, written(scenario)[0])
+        == "round 1: s2 does not serve again, although every other store does"
+    )
 
 
 def test_two_stores_that_stay_out_although_nothing_struck_them_are_caught() -> None:
-    scenario = _scenario()
-    assert _broken(scenario, _with_kept(_run(scenario)[0], 1, out=("s0", "s1"))) == (
+    scenario = small()
+    assert broken_law(scenario, _with_kept(written(scenario)[0], 1, out=("s0", "s1"))) == (
         "round 1: s0 does not serve, although no fault has struck it"
     )
 
 
 def test_two_stores_that_were_struck_together_may_stay_out() -> None:
-    scenario = _scenario("{action: crash, target: [s0, s1], at: {round: 1, stage: combine}}")
-    assert _stored(scenario, _with_kept(_run(scenario)[0], 1, out=("s0", "s1")))[0] == "HOLDS"
+    scenario = small("{action: crash, target: [s0, s1], at: {round: 1, stage: combine}}")
+    assert stored_law(scenario, _with_kept(written(scenario)[0], 1, out=("s0", "s1")))[0] == "HOLDS"
 
 
 def test_a_fault_of_the_next_round_excuses_no_store_that_stays_out() -> None:
-    scenario = _scenario("{action: crash, target: s1, at: {round: 3, stage: train}}")
-    assert _broken(scenario, _with_kept(_run(scenario)[0], 2, out=("s0",))) == (
+    scenario = small("{action: crash, target: s1, at: {round: 3, stage: train}}")
+    assert broken_law(scenario, _with_kept(written(scenario)[0], 2, out=("s0",))) == (
         "round 2: s0 does not serve again, although every other store does"
     )
 
@@ -535,21 +285,21 @@ def test_stores_lost_with_their_machine_rejoin_even_one_that_was_stopped_for_cop
     remove = "{action: remove, target: n1, at: {round: 1, stage: train}}"
     text = BASE.replace("hosts: 2", "hosts: 3").format(faults=f"{pause}, {remove}", rounds=3, store=FIVE + ", nodes: 3")
     scenario = parse_scenario(text, file="small.yaml")
-    run, trace = _run(scenario)
+    run, trace = written(scenario)
     rejoined = [(event["round"], event["store"]) for event in trace.events if event["event"] == "store rejoined"]
     assert rejoined == [(1, "s1"), (1, "s4")]
-    assert _column(run, "stores out") == [[], [], []]
-    assert _stored(scenario, run)[0] == "HOLDS"
+    assert column_of(run, "stores out") == [[], [], []]
+    assert stored_law(scenario, run)[0] == "HOLDS"
 
 
 def test_what_a_read_after_the_last_round_shows_counts() -> None:
-    scenario = _scenario()
-    run, _ = _run(scenario)
+    scenario = small()
+    run, _ = written(scenario)
     assert run.last is not None
     old = run.rounds[1].kept
     assert old is not None
     stale = dataclasses.replace(run, last=old.read)
-    assert _broken(scenario, stale) == (
+    assert broken_law(scenario, stale) == (
         "round 3: afterwards: the result of round 1 was read, which is older than the result of round 3"
     )
 
@@ -563,29 +313,29 @@ def _with_kept(run: Run, number: int, **changes: Any) -> Run:
 
 
 def test_the_judge_sees_a_needless_refusal_to_write_and_a_round_from_nothing() -> None:
-    scenario = _scenario()
-    run, _ = _run(scenario)
+    scenario = small()
+    run, _ = written(scenario)
     refused = Written(version=None, content="x", acknowledged=False, stores=(), reason="too few")
-    assert _broken(scenario, _with_kept(run, 3, written=refused)) == (
+    assert broken_law(scenario, _with_kept(run, 3, written=refused)) == (
         "round 3: the write was not acknowledged (too few), although no store may fail, and 1 are to be put up with"
     )
-    lossy = _scenario("{action: crash, target: [s0, s1], at: {round: 2, stage: combine}}")
+    lossy = small("{action: crash, target: [s0, s1], at: {round: 2, stage: combine}}")
     nothing = ReadBack(version=None, content=None, reason="none")
-    assert _broken(lossy, _with_kept(run, 2, read=nothing)) == (
+    assert broken_law(lossy, _with_kept(run, 2, read=nothing)) == (
         "round 2: it was accepted, although there was no state to start from"
     )
 
 
 def test_a_write_that_was_not_acknowledged_may_be_read_and_then_it_stays() -> None:
-    scenario = _scenario("{action: crash, target: [s0, s1], at: {round: 1, stage: combine}}")
-    run, _ = _run(_scenario())
+    scenario = small("{action: crash, target: [s0, s1], at: {round: 1, stage: combine}}")
+    run, _ = written(small())
     maybe = run.rounds[0].kept
     assert maybe is not None
     assert maybe.written is not None
     unsure = _with_kept(run, 1, written=dataclasses.replace(maybe.written, acknowledged=False, reason="1 of 2"))
-    assert _stored(scenario, unsure)[0] == "HOLDS"
+    assert stored_law(scenario, unsure)[0] == "HOLDS"
     back = _with_kept(unsure, 3, read=maybe.read)
-    assert _broken(scenario, back) == "round 3: the first state was read, which is older than the result of round 2"
+    assert broken_law(scenario, back) == "round 3: the first state was read, which is older than the result of round 2"
 
 
 def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,9 +343,9 @@ def test_stores_that_do_not_take_the_first_state_end_the_run_in_a_sentence(monke
         def perform(self, request: Request, /) -> Reply:
             return self._not_serving(0) if isinstance(request, Get | Look) else super().perform(request)
 
-    _plant(monkeypatch, Deaf)
+    plant_store(monkeypatch, Deaf)
     with pytest.raises(RuntimeFault, match=r"the weight store: did not take the first state \(0 of 2 stores told"):
-        _run(_scenario())
+        written(small())
 
 
 @pytest.mark.parametrize(("network", "times"), [("latency: 1ms", 1), ("lost_requests: 0.01", 10)])
@@ -611,10 +361,10 @@ def test_stores_that_do_not_begin_are_all_named_and_asked_again_only_where_messa
             asked.append(self._name)
             return UNANSWERED
 
-    _plant(monkeypatch, Dead)
+    plant_store(monkeypatch, Dead)
     text = BASE.format(faults="", rounds=1, store=FIVE).replace("latency: 1ms", network)
     with pytest.raises(RuntimeFault) as caught:
-        _run(parse_scenario(text, file="small.yaml"))
+        written(parse_scenario(text, file="small.yaml"))
     assert str(caught.value) == "the weight store: s1, s3 did not begin (unreachable); run again."
     assert (asked.count("s1"), asked.count("s3")) == (times, times)
 
@@ -622,40 +372,40 @@ def test_stores_that_do_not_begin_are_all_named_and_asked_again_only_where_messa
 @pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
 def test_a_read_after_the_last_round_that_returns_nothing_is_excused_where_messages_get_lost(network: str) -> None:
     text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
-    run = dataclasses.replace(_run(_scenario())[0], last=ReadBack(version=None, content=None, reason="none came"))
-    assert _stored(parse_scenario(text, file="small.yaml"), run) == (
+    run = dataclasses.replace(written(small())[0], last=ReadBack(version=None, content=None, reason="none came"))
+    assert stored_law(parse_scenario(text, file="small.yaml"), run) == (
         "CANNOT_TELL",
         None,
         "not judged in 1 of 3 rounds because messages get lost; round 3: afterwards: nothing was read (none came)",
     )
-    assert _stored(_scenario(), run)[0] == "BROKEN"
+    assert stored_law(small(), run)[0] == "BROKEN"
 
 
 @pytest.mark.parametrize("network", ["lost_requests: 0.01", "lost_responses: 0.01", "loss: 0.01"])
 def test_silence_where_messages_get_lost_is_not_judged_and_that_is_what_the_record_says(network: str) -> None:
     text = BASE.format(faults="", rounds=3, store=FIVE).replace("latency: 1ms", network)
-    lossy, run = parse_scenario(text, file="small.yaml"), _run(_scenario())[0]
-    assert _stored(lossy, run) == ("HOLDS", None, "in all 3 rounds")
+    lossy, run = parse_scenario(text, file="small.yaml"), written(small())[0]
+    assert stored_law(lossy, run) == ("HOLDS", None, "in all 3 rounds")
     kept = run.rounds[2].kept
     assert kept is not None
     assert kept.written is not None
     silent = _with_kept(run, 3, written=dataclasses.replace(kept.written, acknowledged=False, reason="too few"))
-    assert _stored(lossy, silent) == (
+    assert stored_law(lossy, silent) == (
         "CANNOT_TELL",
         None,
         "not judged in 1 of 3 rounds because messages get lost; round 3: the write was not acknowledged (too few)",
     )
     old = silent.rounds[0].kept
     assert old is not None
-    assert _broken(lossy, _with_kept(silent, 3, read=old.read)).startswith("round 3: the first state was read")
-    assert _stored(_scenario(), silent)[0] == "BROKEN"
+    assert broken_law(lossy, _with_kept(silent, 3, read=old.read)).startswith("round 3: the first state was read")
+    assert stored_law(small(), silent)[0] == "BROKEN"
 
 
 @pytest.mark.parametrize("network", ["lost_requests: 0.2", "lost_responses: 0.2"])
 def test_stores_begin_although_messages_get_lost(network: str) -> None:
     text = BASE.format(faults="", rounds=1, store=", store: {within: 20s}").replace("latency: 1ms", network)
     for seed in range(10):
-        run, _ = _run(parse_scenario(text, file="small.yaml").model_copy(update={"seed": seed}))
+        run, _ = written(parse_scenario(text, file="small.yaml").model_copy(update={"seed": seed}))
         assert run.first is not None
         assert run.first.acknowledged
 
@@ -711,7 +461,7 @@ def test_stores_begin_although_messages_get_lost(network: str) -> None:
 )
 def test_a_mistake_about_the_store_is_one_line_that_says_what_to_do(store: str, faults: str, sentence: str) -> None:
     with pytest.raises(ScenarioError) as caught:
-        _scenario(faults, store=store)
+        small(faults, store=store)
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
 
@@ -721,8 +471,8 @@ def test_the_law_needs_a_store_and_is_checked_where_there_is_one_unless_the_file
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(BASE.format(faults="", rounds=3, store="") + law, file="small.yaml")
     assert "expect.always: stored is about the weight store, wanted a system with a store" in str(caught.value)
-    assert "stored" in _scenario().laws
-    assert "stored" not in _scenario(store="").laws
+    assert "stored" in small().laws
+    assert "stored" not in small(store="").laws
     text = BASE.format(faults="", rounds=3, store=FIVE) + "expect: {always: [accounted]}\n"
     assert parse_scenario(text, file="small.yaml").laws == ("accounted",)
 
@@ -754,7 +504,7 @@ def test_the_store_scenarios_strike_the_stores_that_keep_the_state() -> None:
 
 
 def test_the_table_of_rounds_says_from_which_result_each_started() -> None:
-    scenario = _scenario("{action: crash, target: [s2, s0], at: {round: 2, stage: write}}")
+    scenario = small("{action: crash, target: [s2, s0], at: {round: 2, stage: write}}")
     console = Console(width=120, file=io.StringIO(), record=True)
     print_execution(console, conclude(scenario, list(run_all(scenario, on="sim", variants=("as written",)))))
     text = console.export_text()
@@ -769,7 +519,7 @@ def test_the_summary_and_the_report_say_what_the_store_did(tmp_path: Path) -> No
         f"{{action: damage, target: {HOLDERS[1]}, at: {{round: 2, stage: read}}}}",
         f"{{action: pause, target: [{HOLDERS[0]}, {HOLDERS[1]}], stage: write, during: {{rounds: [3, 3]}}}}",
     )
-    scenario = _scenario(*faults)
+    scenario = small(*faults)
     done = list(run_all(scenario, on="sim", variants=("as written",)))
     done[0][1].write(tmp_path / "trace-sim-as-written.jsonl")
     page = write_report(tmp_path).read_text(encoding="utf-8")
@@ -820,8 +570,8 @@ def test_whatever_befalls_the_stores_nothing_acknowledged_is_lost_and_nobody_is_
     refused = unwritten = 0
     for seed in range(60):
         scenario = parse_scenario(_drawn(seed), file=f"drawn {seed}")
-        run, _ = _run(scenario)
+        run, _ = written(scenario)
         assert [f for f in check_run(scenario, run) if f.status == "BROKEN"] == [], seed
-        refused += _column(run, "accepted").count(False)
-        unwritten += _column(run, "stored").count(False)
+        refused += column_of(run, "accepted").count(False)
+        unwritten += column_of(run, "stored").count(False)
     assert 0 < refused < unwritten, "some draws must go beyond what stores put up with"
