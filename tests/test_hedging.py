@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from torch import Tensor
 
-from hqde_ref.messages import Answer, Call, Failed, Observe, Observed, Payload
-from hqde_ref.rounds.asking import Lost, Unserved, ask_somewhere
+from hqde_ref.messages import UNANSWERED, Answer, Call, Failed, Observe, Observed, Payload
+from hqde_ref.rounds.asking import ATTEMPTS, Lost, Unserved, ask_somewhere
 from simulator.runtime import SECOND, Simulated
 from tests.probes import ProbeSpec, seconds_of
 
@@ -148,7 +148,23 @@ def test_a_lone_aggregator_that_fails_is_asked_again_and_then_given_up() -> None
     runtime = Counted(1)
     runtime.world.crash("h0")
     assert _ask(runtime, seats=["p0"]) == Unserved(reason="no aggregator did its work in time (p0: crashed)")
-    assert [attempt for _, attempt in runtime.sent] == [0, 1, 2, 3, 4]
+    assert [attempt for _, attempt in runtime.sent] == list(range(ATTEMPTS))
+
+
+@pytest.mark.parametrize("seats", [["p0"], ["p0", "p1", "p2"]])
+def test_a_request_that_gets_lost_a_dozen_times_is_answered_while_there_is_time(seats: list[str]) -> None:
+    """Losses say nothing against the aggregators: all are asked in turn, and nobody is struck off."""
+
+    class Losing(Counted):
+        def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+            answers = super().ask(calls, enough=enough, until=until)
+            return answers if calls[-1].attempt == 12 else tuple(Answer(node=c.node, reply=UNANSWERED) for c in calls)
+
+    runtime = Losing()
+    everybody = list(seats)
+    assert _numbers(_ask(runtime, seats=seats)) == [0.0]
+    assert seats == everybody
+    assert {node for node, _ in runtime.sent} == set(everybody)
 
 
 def test_a_lost_payload_is_told_at_once_even_if_another_aggregator_hangs() -> None:

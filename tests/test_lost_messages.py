@@ -61,6 +61,13 @@ def test_a_state_that_is_lost_on_its_way_to_a_host_costs_no_member() -> None:
         assert not any("unknown" in reason for r in run.rounds for reason in r.verdict.missing.values()), seed
 
 
+def test_half_of_the_messages_lost_cost_no_round() -> None:
+    """A message is sent again until the deadline, so that six losses in a row, which are common here, end nothing."""
+    for seed in range(10):
+        run, _ = _run(_scenario("lost_requests: 0.5").model_copy(update={"seed": seed}))
+        assert all(isinstance(record.verdict, Accepted) for record in run.rounds), seed
+
+
 def test_messages_that_never_got_lost_make_the_run_vacuous() -> None:
     scenario = _scenario("lost_requests: 0.01")
     run, trace = _run(scenario)

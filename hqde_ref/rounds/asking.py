@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hqde_ref.messages import LATE, Answer, Call, Failed, Reply, Request, Runtime, message
 from hqde_ref.rounds.plans import RoundPlan, Seat
 
-__all__ = ["LOAD_SHARE", "TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
+__all__ = ["ATTEMPTS", "LOAD_SHARE", "TICK_S", "Desk", "Lost", "Unserved", "ask_somewhere", "is_silent", "prefer_seats"]
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it
-ATTEMPTS = 5  # of a request that nobody answers; one that fails goes on to every aggregator there is
+ATTEMPTS = 20  # of a request whose messages get lost; deadlines end it sooner, unless losses are noticed at once
 
 
 @message

@@ -11,11 +11,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from hqde_ref.messages import LATE, UNKNOWN, Adopt, Call, Failed, Mustered, Reply, Runtime
-from hqde_ref.rounds.asking import TICK_S
+from hqde_ref.rounds.asking import ATTEMPTS, TICK_S
 
-__all__ = ["ATTEMPTS", "call_up", "got_lost"]
-
-ATTEMPTS = 5
+__all__ = ["call_up", "got_lost"]
 
 
 def call_up(

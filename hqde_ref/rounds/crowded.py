@@ -26,8 +26,8 @@ from hqde_ref.messages import (
     Subtotal,
     Verdict,
 )
-from hqde_ref.rounds.asking import Desk, Lost, Unserved
-from hqde_ref.rounds.calling import ATTEMPTS, got_lost
+from hqde_ref.rounds.asking import ATTEMPTS, Desk, Lost, Unserved
+from hqde_ref.rounds.calling import got_lost
 from hqde_ref.rounds.flat import resolve_screened
 from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
