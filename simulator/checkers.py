@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause, Remove
-from simulator.opinions import Apart, Broken, Opinion, Status, conclude_law, in_all
+from simulator.opinions import Apart, Broken, Excused, Opinion, Status, conclude_law, in_all
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
@@ -126,10 +126,11 @@ def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) ->
         there = [member not in gone for member in run.members]
         if tree_tolerance(there, scenario.system.branching) < hidden:
             return None
-    return Broken(
-        why=f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
+    why = (
+        f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
         f"{len(run.members) - usable} absent or found out of {len(run.members)} members; {needed} are enough"
     )
+    return Excused(why=why, excuse="messages get lost") if scenario.network.loses else Broken(why=why)
 
 
 def _find_struck(scenario: Scenario, number: int) -> set[str]:

@@ -67,7 +67,8 @@ def _start_machines(scenario: Scenario) -> Machines:
         failures = {
             "num_failures": -1,  # without end
             "req_failure_prob": round(100 * scenario.network.lost_requests),
-            "resp_failure_prob": round(100 * scenario.network.lost_responses),
+            # Ray draws once a message; in virtual time an answer can be lost only where the request was not.
+            "resp_failure_prob": round(100 * scenario.network.lost_responses * (1.0 - scenario.network.lost_requests)),
             "in_flight_failure_prob": 0,
         }
         config["testing_rpc_failure"] = json.dumps({"CoreWorkerService.grpc_client.PushTask": failures})

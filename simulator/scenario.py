@@ -145,7 +145,7 @@ class NetworkModel(Strict):
 
     latency: Duration = 0.001
     jitter: Duration = 0.0
-    loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     lost_requests: Annotated[float, Field(ge=0, le=0.5, multiple_of=0.01)] = 0.0
     lost_responses: Annotated[float, Field(ge=0, le=0.5, multiple_of=0.01)] = 0.0
 

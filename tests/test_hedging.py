@@ -164,7 +164,24 @@ def test_a_request_that_gets_lost_a_dozen_times_is_answered_while_there_is_time(
     everybody = list(seats)
     assert _numbers(_ask(runtime, seats=seats)) == [0.0]
     assert seats == everybody
-    assert {node for node, _ in runtime.sent} == set(everybody)
+    asked = [sum(node == seat for node, _ in runtime.sent) for seat in everybody]
+    assert max(asked) - min(asked) <= 1, "in turn"
+
+
+def test_a_lost_message_is_sent_again_while_another_aggregator_hangs() -> None:
+    class Losing(Counted):
+        def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+            answers = super().ask(calls, enough=enough, until=until)
+            lost = [call.node == "p1" and call.attempt == 1 for call in calls]
+            return tuple(
+                Answer(node=a.node, reply=UNANSWERED) if gone else a for a, gone in zip(answers, lost, strict=True)
+            )
+
+    runtime = Losing(2)
+    runtime.world.pause("h0")
+    assert _numbers(_ask(runtime, seats=["p0", "p1"])) == [0.0]
+    assert runtime.sent == [("p0", 0), ("p1", 1), ("p1", 2)]
+    assert runtime.now() < 2 * HEDGE_S + 4 * STEP_S
 
 
 def test_a_lost_payload_is_told_at_once_even_if_another_aggregator_hangs() -> None:

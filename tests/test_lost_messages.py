@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hqde_ref.errors import ConfigurationError, ScenarioError
-from hqde_ref.messages import UNANSWERED, Accepted
+from hqde_ref.messages import UNANSWERED, Accepted, Refused
 from simulator.checkers import check_fired
 from simulator.execution import conclude, exit_code, run_all
 from simulator.records import Run
@@ -61,11 +61,30 @@ def test_a_state_that_is_lost_on_its_way_to_a_host_costs_no_member() -> None:
         assert not any("unknown" in reason for r in run.rounds for reason in r.verdict.missing.values()), seed
 
 
-def test_half_of_the_messages_lost_cost_no_round() -> None:
-    """A message is sent again until the deadline, so that six losses in a row, which are common here, end nothing."""
+def test_half_of_the_messages_lost_cost_no_round_and_no_member() -> None:
+    """Six losses in a row are common here."""
     for seed in range(10):
         run, _ = _run(_scenario("lost_requests: 0.5").model_copy(update={"seed": seed}))
         assert all(isinstance(record.verdict, Accepted) for record in run.rounds), seed
+        assert not any(record.verdict.missing for record in run.rounds), seed
+
+
+def test_messages_lost_while_a_host_hangs_cost_no_round() -> None:
+    for seed in range(10):
+        scenario = _scenario("lost_requests: 0.5", "{action: pause, target: h1, during: {rounds: [2, 3]}}")
+        run, _ = _run(scenario.model_copy(update={"seed": seed}))
+        assert all(isinstance(record.verdict, Accepted) for record in run.rounds), seed
+
+
+def test_a_round_refused_for_lost_messages_is_nobodys_fault() -> None:
+    """A loss is noticed after two seconds, of which this round has hardly one left."""
+    text = BASE.format(network="lost_requests: 0.5", faults="").replace("60s", "2500ms")
+    scenario = parse_scenario(text, file="small.yaml")
+    run, trace = _run(scenario)
+    assert any(isinstance(record.verdict, Refused) for record in run.rounds)
+    said = {judged.finding.law: judged.finding for judged in conclude(scenario, [(run, trace)]).findings}
+    assert said["answered"].status == "CANNOT_TELL"
+    assert "messages get lost" in said["answered"].because
 
 
 def test_messages_that_never_got_lost_make_the_run_vacuous() -> None:

@@ -17,7 +17,8 @@ __all__ = ["ATTEMPTS", "LOAD_SHARE", "TICK_S", "Desk", "Lost", "Unserved", "ask_
 
 TICK_S = 1e-6  # clocks tick: a runtime that waited until a moment may read a little less
 LOAD_SHARE = 0.5  # of the time that is left, before a payload that does not come is lost: then one can go on without it
-ATTEMPTS = 20  # of a request whose messages get lost; deadlines end it sooner, unless losses are noticed at once
+ATTEMPTS = 20  # of a request at one node, lost or failed; deadlines end it sooner, unless that is noticed at once
+HEDGES_MAX = 5  # of a request: so many copies of it may be out
 
 
 @message
@@ -86,7 +87,7 @@ class _Errand:
         self.reply: Reply = None
 
     def send(self, seats: Sequence[str], silent: Collection[str]) -> bool:
-        """Ask the next aggregator that was not asked yet, the silent ones last; a lone one is asked again.
+        """Ask the aggregator that was asked least and has none of this out, in turn, the silent ones last.
 
         Returns False if there is nobody.
         """
@@ -95,18 +96,22 @@ class _Errand:
         order += [seat for seat in seats if seat in silent]
         if self._first in seats:
             order.sort(key=lambda seat: seat != self._first)
-        fresh = [seat for seat in order if seat not in self.asked]
-        if not fresh and (self.out or len(self.asked) >= ATTEMPTS):
+        free = self._free(order)
+        if not free:
             return False
-        node, attempt = (fresh or order)[0], len(self.asked)
+        node, attempt = min(free, key=self.asked.count), len(self.asked)
         call = Call(node=node, request=self.request, attempt=attempt, until=self._load_until)
         self.asked.append(call.node)
         self.out.append(call)
         return True
 
     def may_hedge(self, seats: Sequence[str]) -> bool:
-        """Whether somebody is left to ask as well; those that failed do not count, they are struck off."""
-        return len(self.out) < ATTEMPTS and not set(seats).issubset(self.asked)
+        """Whether somebody is left to ask as well; one whose message got lost is, those that failed are struck off."""
+        return len(self.out) < HEDGES_MAX and bool(self._free(seats))
+
+    def _free(self, seats: Sequence[str]) -> list[str]:
+        out = {call.node for call in self.out}
+        return [seat for seat in seats if seat not in out and self.asked.count(seat) < ATTEMPTS]
 
 
 class _Trip:
@@ -168,8 +173,7 @@ def ask_somewhere(
         for errand in waiting:
             if not errand.out and not errand.send(seats, hedged):
                 return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
-        may_hedge = any(errand.may_hedge(seats) for errand in waiting)
-        for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at) if may_hedge else until):
+        for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at)):
             trip.note(errand, call, answer.reply)
         if trip.lost:
             return Lost(reasons=trip.lost)
@@ -179,7 +183,7 @@ def ask_somewhere(
         silent = [errand for errand in waiting if errand.reply is None and errand.out]
         if silent and runtime.now() >= until - TICK_S:
             return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
-        if silent and may_hedge and runtime.now() >= hedge_at - TICK_S:
+        if runtime.now() >= hedge_at - TICK_S:
             _hedge(silent, seats, hedged)
             hedge_at = runtime.now() + hedge_after_s
     return tuple(errand.reply for errand in errands)

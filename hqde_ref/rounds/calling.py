@@ -8,12 +8,15 @@ repeated.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 
 from hqde_ref.messages import LATE, UNKNOWN, Adopt, Call, Failed, Mustered, Reply, Runtime
 from hqde_ref.rounds.asking import ATTEMPTS, TICK_S
 
 __all__ = ["call_up", "got_lost"]
+
+GIFTS_MAX = 5  # a member that says it lacks the state although it answered so many is given up
 
 
 def call_up(
@@ -32,17 +35,19 @@ def call_up(
     """
     replies: dict[str, Reply] = dict.fromkeys(calls, LATE)
     given: dict[str, Reply] = {}
+    times: Counter[str] = Counter()
     out = dict(calls)
     while out and runtime.now() < until - TICK_S:
         pause = min(until, runtime.now() + look_up_s)
         answers = runtime.ask(list(out.values()), enough=len(out), until=pause)
         replies |= {answer.node: answer.reply for answer in answers}
         may = [node for node, call in out.items() if call.attempt + 1 < ATTEMPTS]
-        behind = [node for node in may if _is_behind(replies[node])]
+        behind = [node for node in may if _is_behind(replies[node]) and times[node] < GIFTS_MAX]
         if behind:
             pause = min(until, runtime.now() + look_up_s)
             gifts = [Call(node=node, request=adopt, until=until) for node in behind]
             given |= {a.node: a.reply for a in runtime.ask(gifts, enough=len(behind), until=pause)}
+            times.update(node for node in behind if given[node] != LATE and not got_lost(given[node]))
         again = {node: out[node] for node in may if node in behind or got_lost(replies[node])}
         # Where the state itself is still on its way, which may be lost and take long to be missed, no attempt is spent.
         silent = {n: call for n, call in out.items() if replies[n] == LATE or (n in behind and given[n] == LATE)}
