@@ -147,7 +147,7 @@ def test_moments_that_fall_between_ticks_of_the_clock_still_come(began: float) -
 def test_a_lone_aggregator_that_fails_is_asked_again_and_then_given_up() -> None:
     runtime = Counted(1)
     runtime.world.crash("h0")
-    assert _ask(runtime, seats=["p0"]) == Unserved(reason="no aggregator did its work in time (p0: crashed)")
+    assert _ask(runtime, seats=["p0"]) == Unserved(reason="no aggregator did its work in 20 attempts (p0: crashed)")
     assert [attempt for _, attempt in runtime.sent] == list(range(ATTEMPTS))
 
 

@@ -172,7 +172,7 @@ def ask_somewhere(
     while waiting := [errand for errand in errands if errand.reply is None]:
         for errand in waiting:
             if not errand.out and not errand.send(seats, hedged):
-                return Unserved(reason=f"no aggregator did its work in time ({trip.reason})")
+                return Unserved(reason=f"no aggregator did its work in {len(errand.asked)} attempts ({trip.reason})")
         for errand, call, answer in _ask(runtime, waiting, until=min(until, hedge_at)):
             trip.note(errand, call, answer.reply)
         if trip.lost:
