@@ -27,6 +27,25 @@ def test_exact_and_fast_agree_with_numpy(dtype: torch.dtype, length: int) -> Non
         assert torch.allclose(result.double(), wanted, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("count", "length"), [(3, 40001), (64, 16384), (65, 16390), (256, 40001), (257, 9), (1000, 1)])
+@pytest.mark.parametrize("layout", ["rows", "columns", "part"])
+def test_an_arena_of_any_shape_and_layout_has_the_mean_on_any_number_of_threads(
+    threads: int, count: int, length: int, layout: str
+) -> None:
+    wide = torch.randn(count, length + 2, generator=torch.Generator().manual_seed(count)) + 1.0
+    arena = wide[:, 1:-1]
+    arena = {"rows": arena.contiguous(), "columns": arena.T.contiguous().T, "part": arena}[layout]
+    weights = torch.rand(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        result = fast_weighted_mean(arena, weights=weights)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(result.double(), (weights / weights.sum()) @ arena.double(), rtol=1e-5, atol=1e-6)
+
+
 def test_the_exact_mean_does_not_depend_on_order() -> None:
     rows = torch.randn(9, 1000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(weighted_mean(rows), weighted_mean(list(rows.flip(0))))

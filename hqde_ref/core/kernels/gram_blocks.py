@@ -18,8 +18,11 @@ from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_
 
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
-_CACHE = 5 << 20
-_PIECE = 512  # products are summed in float32 inside a piece, and pieces share the threads
+_CACHE = 9 << 20
+# Products are summed in float32 inside a piece, and pieces share the threads. A row of a block is an odd number of
+# pieces, a piece an odd number of cache lines: rows a power of two apart would all fall on the same few places of the
+# first cache, and 16 of them push each other out.
+_PIECE = 784
 _GROUP = 128
 
 
@@ -31,7 +34,7 @@ def centred_blocks(
     Without a centre, block[i] = rows[i]. ``dtype`` is ``work_dtype`` unless another is given.
     """
     length, dtype = rows[0].numel(), work_dtype(rows) if dtype is None else dtype
-    step = choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048)
+    step = _odd_pieces(choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048))
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
@@ -49,6 +52,11 @@ def centred_blocks(
                 _write_difference(piece, pieces[centre].to(dtype), exponent, out)
         yield low, low + size, block
         low += size
+
+
+def _odd_pieces(length: int) -> int:
+    """Return the length of the greatest odd number of pieces within ``length``, which holds one at least."""
+    return (length // _PIECE - 1) // 2 * 2 * _PIECE + _PIECE
 
 
 def _write_difference(row: Tensor, middle: Tensor, exponent: int, out: Tensor) -> None:

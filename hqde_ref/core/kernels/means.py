@@ -19,6 +19,7 @@ __all__ = ["average_rows", "blend_rows", "clamp_finite", "multiply_arena"]
 
 # Few operations on long pieces: unlike comparator networks, a running sum needs no more of the cache than itself.
 _SUM_BLOCK = 1 << 18
+_PRODUCT_PIECE = 1 << 14
 _GROUP = 64  # more rows than this are summed in groups: fewer, larger steps, and rounding errors that do not pile up
 
 
@@ -60,12 +61,27 @@ def _sum_groups(pieces: Sequence[Tensor], middle: Tensor | None, factors: Tensor
 
 
 def multiply_arena(arena: Tensor, shares: Tensor) -> Tensor:
-    """Return sum_i shares[i] * arena[i], (d,), by matrix-vector products at the speed of memory."""
-    size = 4 * _GROUP
-    result = torch.mv(arena[:size].T, shares[:size], out=new_row(arena[0]))
-    for low in range(size, len(arena), size):
-        result.add_(torch.mv(arena[low : low + size].T, shares[low : low + size]))
+    """Return sum_i shares[i] * arena[i], (d,), by matrix products at the speed of memory, on all threads."""
+    count, length = arena.shape
+    result = new_row(arena[0])
+    whole = count // _GROUP * _GROUP if count > 4 * _GROUP else 0
+    if whole < count:
+        _multiply_pieces(arena[whole:], shares[whole:], result)
+    if whole:
+        parts = torch.bmm(shares[:whole].view(-1, 1, _GROUP), arena[:whole].view(-1, _GROUP, length)).squeeze(1)
+        torch.sum(parts, dim=0, out=result) if whole == count else result.add_(parts.sum(dim=0))
     return result
+
+
+def _multiply_pieces(arena: Tensor, shares: Tensor, out: Tensor) -> None:
+    """Write sum_i shares[i] * arena[i] to ``out``; threads share the pieces, one alone has more of a single product."""
+    count, length = arena.shape
+    whole = length // _PRODUCT_PIECE * _PRODUCT_PIECE if torch.get_num_threads() > 1 else 0
+    if whole:
+        pieces = arena[:, :whole].view(count, -1, _PRODUCT_PIECE).transpose(0, 1)
+        torch.bmm(shares.expand(len(pieces), 1, count), pieces, out=out[:whole].view(-1, 1, _PRODUCT_PIECE))
+    if whole < length:
+        torch.mv(arena[:, whole:].T, shares, out=out[whole:])
 
 
 def average_rows(rows: Sequence[Tensor]) -> Tensor:
