@@ -64,7 +64,10 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
         check_arena(updates, rule=_RULE)  # a thousand views of rows would take as long as the product
         arena = updates.detach()
-        shares = torch.tensor(_shares(weights, len(arena)), dtype=arena.dtype, device=arena.device)
+        if weights is None:  # a thousand numbers of a list take a tenth of the time that their rows take
+            shares = arena.new_full((len(arena),), 1.0 / len(arena))
+        else:
+            shares = torch.tensor(_shares(weights, len(arena)), dtype=arena.dtype, device=arena.device)
         result = multiply_arena(arena, shares)
     else:
         rows = as_rows(updates, rule=_RULE)
