@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hqde_ref.messages import Accepted
 from simulator.checkers_store import find_unkept
 from simulator.faults import Crash, Pause, Remove
-from simulator.opinions import Apart, Broken, Excused, Opinion, Status, conclude_law, in_all
+from simulator.opinions import Apart, Broken, Excused, Opinion, Status, conclude_law, in_all, in_rounds
 from simulator.proven_bounds import hidden_max, least_contributions, tree_tolerance
 from simulator.records import Finding, RoundRecord, Run, Strike
 from simulator.scenario import Scenario
@@ -80,6 +80,8 @@ def _find_absent(record: RoundRecord) -> list[str]:
 
 
 def _find_beyond_bound(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
+    if not isinstance(record.verdict, Accepted):
+        return Apart(why="there is no result")
     if not _has_bound(scenario, record):
         return Apart(why="no proven bound applies")
     if record.bound is None or record.measured is None:
@@ -101,7 +103,13 @@ def _find_overspent(scenario: Scenario, run: Run, record: RoundRecord) -> Opinio
     absent, lying = len(_find_absent(record)), len(_find_lying(record))
     if 2 * lying + absent < len(run.members):
         return None
-    return Broken(why=f"2 x {lying} Byzantine + {absent} absent is not below {len(run.members)} members")
+    why = f"2 x {lying} Byzantine + {absent} absent is not below {len(run.members)} members"
+    return _unless_lost(scenario, why)
+
+
+def _unless_lost(scenario: Scenario, why: str) -> Broken | Excused:
+    """Where messages get lost, nobody can tell who was silent by itself."""
+    return Excused(why=why, excuse="messages get lost") if scenario.network.loses else Broken(why=why)
 
 
 def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) -> Opinion:
@@ -130,7 +138,7 @@ def _find_needless_refusal(scenario: Scenario, run: Run, record: RoundRecord) ->
         f"refused inside the budget ({record.verdict.reason}): {len(_find_lying(record))} Byzantine, "
         f"{len(run.members) - usable} absent or found out of {len(run.members)} members; {needed} are enough"
     )
-    return Excused(why=why, excuse="messages get lost") if scenario.network.loses else Broken(why=why)
+    return _unless_lost(scenario, why)
 
 
 def _find_struck(scenario: Scenario, number: int) -> set[str]:
@@ -190,15 +198,15 @@ def check_fired(run: Run) -> tuple[Finding, ...]:
 
 def _tell_strike(strike: Strike) -> str:
     """Of damage, only where it was met, and beside it where it was not."""
-    told = [f"{_times(strike.fired)} on {', '.join(strike.met or strike.hits)}"] if strike.fired else []
+    told = []
+    if strike.met:
+        told.append(f"met on {', '.join(strike.met)}")
+    elif strike.fired:
+        told.append(f"{in_rounds(strike.fired)} on {', '.join(strike.hits)}")
     if strike.unmet:
         where = f"the copy on {', '.join(strike.unmet)} was damaged"
         told.append(f"{where}, but no read is known to have met it: it was written over, lost or left")
     return "; ".join(told) or "it never took effect"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
 
 
 def check_gaps(scenario: Scenario, runs: Mapping[str, Run]) -> tuple[Finding, ...]:
@@ -239,22 +247,52 @@ def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
     Where a rule's result does not depend on the order of its sums, the results must be the same bits too.
     """
     law = f"{first.world} and {second.world} agree"
-    for mine, theirs in zip(first.outcome(), second.outcome(), strict=True):
-        differing = [key for key in mine if mine[key] != theirs[key]]
-        if differing:
-            key = differing[0]
-            because = f"{key}: {first.world} says {mine[key]}, {second.world} says {theirs[key]}"
-            return Finding(law=law, clause="0.10", status="BROKEN", because=because, round=int(str(mine["round"])))
+    differences = {
+        record.round: _tell_difference(first.world, mine, second.world, theirs)
+        for record, mine, theirs in zip(first.rounds, first.outcome(), second.outcome(), strict=True)
+    }
+    number = next((number for number, difference in differences.items() if difference), None)
     accepted = [
         (a.round, a.verdict.digest == b.verdict.digest)
         for a, b in zip(first.rounds, second.rounds, strict=True)
         if isinstance(a.verdict, Accepted) and isinstance(b.verdict, Accepted)
+        if number is None or a.round < number  # beyond it the state may be another one
     ]
     same = sum(equal for _, equal in accepted)
-    because = f"the same verdict {in_all(len(first.rounds))}, the same bits in {same} of {len(accepted)} with a result"
+    bits = f"the same bits in {same} of {len(accepted)} with a result"
     rule = "weighted_mean" if first.variant == "mean instead" else scenario.system.rule
     unequal = [number for number, equal in accepted if not equal]
     if unequal and rule in _SAME_BITS:
-        because += f"; {rule} gives the same bits in any order"
+        because = f"the same verdict in round {unequal[0]}, {bits}; {rule} gives the same bits in any order"
         return Finding(law=law, clause="0.10", status="BROKEN", because=because, round=unequal[0])
-    return Finding(law=law, clause="0.10", status="HOLDS", because=because)
+    if number is None:
+        because = f"the same verdict {in_all(len(first.rounds))}, {bits}"
+        return Finding(law=law, clause="0.10", status="HOLDS", because=because)
+    if scenario.network.loses:
+        because = (
+            f"not judged from round {number} on, since each world loses messages of its own; {differences[number]}"
+        )
+        return Finding(law=law, clause="0.10", status="CANNOT_TELL", because=because)
+    return Finding(law=law, clause="0.10", status="BROKEN", because=differences[number], round=number)
+
+
+def _tell_difference(first: str, mine: Mapping[str, object], second: str, theirs: Mapping[str, object]) -> str:
+    """What one world says of a round and the other does not; empty where they agree."""
+    key = next((key for key in mine if mine[key] != theirs[key]), None)
+    if key is None:
+        return ""
+    return f"{key}: {first} says {_beyond(mine[key], theirs[key])}, {second} says {_beyond(theirs[key], mine[key])}"
+
+
+def _beyond(these: object, those: object) -> str:
+    """Of names, those that only the one world has, or has for another reason; of all else, what it says."""
+    match these, those:
+        case dict(), dict():
+            left = [f"{name} ({why})" for name, why in these.items() if those.get(name) != why]
+            return ", ".join(left) or "nobody else"
+        case list(), list():
+            return ", ".join(str(name) for name in these if name not in those) or "nobody else"
+        case bool(), _:
+            return "yes" if these else "no"
+        case _:
+            return "nothing" if these is None else str(these)

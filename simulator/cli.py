@@ -26,8 +26,10 @@ from simulator.scenario_reading import load_scenario
 from simulator.scenario_store import STATE_KEY
 from simulator.tables import print_table
 from simulator.terminal import (
+    BAD_INPUT,
     INTERRUPTED,
     NOT_DETERMINISTIC,
+    complain,
     count_of,
     require_file,
     require_folder,
@@ -46,6 +48,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+LOSS_NOTICED_S = 2.0  # measured: 0.3 to 2 s
 CHECKOUT = Path(__file__).resolve().parent.parent  # where an installed package has no scenarios
 out = Console()
 err = Console(stderr=True)
@@ -88,15 +91,22 @@ def _scenario_files() -> list[Path]:
 
 @app.command()
 def validate(files: Annotated[list[Path], typer.Argument(help="Scenario files.", metavar="FILE...")]) -> None:
-    """Check scenario files without running them."""
+    """Check scenario files without running them: all of them, also where one is wrong."""
+    wrong = 0
     for path in files:
-        scenario = load_scenario(path)
+        try:
+            scenario = load_scenario(path)
+        except ScenarioError as error:
+            wrong = complain(f"hqde-sim: {error}", BAD_INPUT)
+            continue
         system = scenario.system
         told = [count_of(system.workers, "worker"), *([f"{system.nodes} nodes"] if system.nodes > 1 else [])]
         told.append(count_of(scenario.workload.rounds, "round"))
         if system.store is not None:
             told.append(f"state kept by {', '.join(system.store.plan(nodes=system.nodes).stores_of(STATE_KEY))}")
         out.print(f"{path}: fine ({', '.join(told)})", highlight=False)
+    if wrong:
+        raise typer.Exit(wrong)
 
 
 @app.command()
@@ -126,6 +136,13 @@ def run(
         scenario = scenario.model_copy(update={"seed": seed})
     require_folder("--out", out_dir)
     require_file("--json", json_file)
+    within = scenario.system.round_within
+    if on is not World.sim and scenario.network.loses and within < LOSS_NOTICED_S:
+        err.print(
+            f"Note: Ray may take {LOSS_NOTICED_S:g} s to notice that a message is lost, and a round has {within:g} s: "
+            "it may be refused for that alone. Give system.round_within more.",
+            soft_wrap=True,
+        )
     execution, cut_short = _execute(scenario, on, address)
     print_execution(out, execution)
     if out_dir is not None:

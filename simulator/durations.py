@@ -10,14 +10,14 @@ from pydantic import BeforeValidator
 __all__ = ["Duration"]
 
 _LONGEST = 1e6
-_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _duration(value: object) -> float:
     """Seconds from a text such as ``90ms``."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m)\s*", str(value))
+    found = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})\s*", str(value))
     if found is None:
-        raise ValueError(f"wanted a duration with a unit such as 90ms or 2s, got {value!r}")
+        raise ValueError(f"wanted a duration such as 90ms or 2s (units: {', '.join(_UNITS)}), got {value!r}")
     seconds = float(found[1]) * _UNITS[found[2]]
     if seconds > _LONGEST:
         raise ValueError(f"wanted at most {_LONGEST:g} s, got {value!r}")

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from hqde_ref.messages import message
 
-__all__ = ["Apart", "Broken", "Excused", "Opinion", "Status", "conclude_law", "in_all"]
+__all__ = ["Apart", "Broken", "Excused", "Opinion", "Status", "conclude_law", "in_all", "in_rounds"]
 
 Status: TypeAlias = Literal["HOLDS", "BROKEN", "CANNOT_TELL"]
 
@@ -53,12 +53,17 @@ def conclude_law(opinions: Mapping[int, Opinion]) -> tuple[Status, str, int | No
     apart = [opinion for opinion in opinions.values() if isinstance(opinion, Apart)]
     if not apart:
         return "HOLDS", in_all(len(opinions)), None
+    why = " or ".join(dict.fromkeys(opinion.why for opinion in apart))
     if len(apart) == len(opinions):
         whole = "the only round cannot" if len(opinions) == 1 else f"none of {len(opinions)} rounds can"
-        return "CANNOT_TELL", f"{whole} be judged: {apart[0].why}", None
+        return "CANNOT_TELL", f"{whole} be judged: {why}", None
     held = len(opinions) - len(apart)
-    return "HOLDS", f"in {held} of {len(opinions)} rounds; {apart[0].why} to the others", None
+    return "HOLDS", f"in {held} of {len(opinions)} rounds; the others cannot be judged: {why}", None
 
 
 def in_all(rounds: int) -> str:
     return "in the only round" if rounds == 1 else f"in all {rounds} rounds"
+
+
+def in_rounds(rounds: int) -> str:
+    return "in one round" if rounds == 1 else f"in {rounds} rounds"

@@ -16,6 +16,9 @@ __all__ = ["print_execution"]
 
 def print_execution(out: Console, execution: Execution) -> None:
     """The rounds as written, the accuracies of all variants, and what held."""
+    if not execution.runs:
+        out.print("No variant was run to its end: there is nothing to show.", highlight=False)
+        return
     for run_done in execution.runs:
         if run_done.variant == "as written":
             _print_rounds(out, run_done)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hqde_ref.clauses import CLAUSES
 from hqde_ref.core.judging import check_policy
@@ -135,6 +135,16 @@ class Workload(Strict):
     steps: Annotated[int, Field(ge=1, strict=True)] = 5
 
 
+def _hundredths(value: float) -> float:
+    """A chance that Ray can take: it counts in whole hundredths."""
+    if round(100 * value) / 100 != value:
+        raise ValueError(f"wanted a multiple of 0.01, got {value!r}")
+    return value
+
+
+Hundredths = Annotated[float, Field(ge=0, le=0.5, json_schema_extra={"multipleOf": 0.01}), AfterValidator(_hundredths)]
+
+
 class NetworkModel(Strict):
     """The network: latency, jitter and loss (of packets, sent again unseen) of the simulated one; live, it is real.
 
@@ -146,8 +156,8 @@ class NetworkModel(Strict):
     latency: Duration = 0.001
     jitter: Duration = 0.0
     loss: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    lost_requests: Annotated[float, Field(ge=0, le=0.5, multiple_of=0.01)] = 0.0
-    lost_responses: Annotated[float, Field(ge=0, le=0.5, multiple_of=0.01)] = 0.0
+    lost_requests: Hundredths = 0.0
+    lost_responses: Hundredths = 0.0
 
     @property
     def loses(self) -> str:

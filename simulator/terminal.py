@@ -29,6 +29,7 @@ __all__ = [
     "HARNESS_FAILED",
     "INTERRUPTED",
     "NOT_DETERMINISTIC",
+    "complain",
     "count_of",
     "printable",
     "require_file",
@@ -132,22 +133,23 @@ def run_app(app: typer.Typer, *, name: str) -> NoReturn:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(_say(f"{name}: interrupted.", INTERRUPTED))
+        sys.exit(complain(f"{name}: interrupted.", INTERRUPTED))
     except _USAGE as error:
         sys.exit(_misused(error, name))
     except _MISUSE as error:
-        sys.exit(_say(f"{name}: {error}", BAD_INPUT))
+        sys.exit(complain(f"{name}: {error}", BAD_INPUT))
     except HqdeError as error:
-        sys.exit(_say(f"{name}: {error}", HARNESS_FAILED))
+        sys.exit(complain(f"{name}: {error}", HARNESS_FAILED))
 
 
 def _misused(error: Any, name: str) -> int:
     """A command without words gets the help; a wrong word gets one line."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        return _say(error.format_message(), BAD_INPUT)
-    return _say(f"{name}: {error.format_message()} Try '{name} --help'.", BAD_INPUT)
+        return complain(error.format_message(), BAD_INPUT)
+    return complain(f"{name}: {error.format_message()} Try '{name} --help'.", BAD_INPUT)
 
 
-def _say(text: str, code: int) -> int:
+def complain(text: str, code: int) -> int:
+    """Print an error; return the exit code it comes with."""
     print(printable(text), file=sys.stderr)
     return code

@@ -13,6 +13,7 @@ from hqde_ref.core.packing import fingerprint, pack
 from hqde_ref.core.sharding import cut, name_pieces
 from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
+    UNANSWERED,
     Accepted,
     Adopt,
     Adopted,
@@ -30,6 +31,7 @@ from hqde_ref.messages import (
     Reply,
     Request,
     Runtime,
+    Subtotal,
     Train,
     Verdict,
     message,
@@ -150,6 +152,44 @@ def test_when_no_crowd_answers_the_round_is_refused_and_everybody_is_named() -> 
         assert verdict.missing == dict.fromkeys(MEMBERS, "crashed")
         for index in range(4):
             world.restart(f"h{index}")
+
+
+class Losing:
+    """The first request for a partial sum to one crowd is lost, and so noticed; everybody else is served."""
+
+    def __init__(self, inner: Runtime, *, crowd: str) -> None:
+        self._inner = inner
+        self._crowd = crowd
+        self.lost = 0
+
+    def now(self) -> float:
+        return self._inner.now()
+
+    def fetch(self, payload: Payload) -> Tensor:
+        return self._inner.fetch(payload)
+
+    def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+        answers = self._inner.ask(calls, enough=enough, until=until)
+        return tuple(self._lose(call, answer) for call, answer in zip(calls, answers, strict=True))
+
+    def _lose(self, call: Call, answer: Answer) -> Answer:
+        if not isinstance(call.request, Subtotal) or call.node != self._crowd or call.attempt > 0:
+            return answer
+        self.lost += 1
+        return Answer(node=call.node, reply=UNANSWERED)
+
+
+def test_a_lost_request_for_a_partial_sum_is_sent_again_while_another_crowd_hangs() -> None:
+    """It waited for the crowd that hung until no time was left, and its members were lost with the other's."""
+    world = Simulated(HONEST.nodes())
+    policy = dataclasses.replace(TREE, hedge_after_s=0.2)
+    moments = Moments(world, round_number=1, reached=lambda now: world.pause("h1") if now == "combine" else None)
+    runtime = Losing(moments, crowd="c2")
+    verdict = training_round(runtime, HONEST.plan(runtime, policy))
+    assert runtime.lost == 1
+    assert isinstance(verdict, Accepted), verdict
+    assert verdict.missing == dict.fromkeys(HONEST.beside("h1"), "late")
+    assert verdict.digests == HONEST.mean_digests(verdict.used, 1, number=1)
 
 
 class Tampering:

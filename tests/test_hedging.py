@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pytest
 from torch import Tensor
 
-from hqde_ref.messages import UNANSWERED, Answer, Call, Failed, Observe, Observed, Payload
+from hqde_ref.messages import LATE, UNANSWERED, Answer, Call, Failed, Observe, Observed, Payload
 from hqde_ref.rounds.asking import ATTEMPTS, Lost, Unserved, ask_somewhere
+from hqde_ref.rounds.calling import ask_everyone
 from simulator.runtime import SECOND, Simulated
 from tests.probes import ProbeSpec, seconds_of
 
@@ -182,6 +183,25 @@ def test_a_lost_message_is_sent_again_while_another_aggregator_hangs() -> None:
     assert _numbers(_ask(runtime, seats=["p0", "p1"])) == [0.0]
     assert runtime.sent == [("p0", 0), ("p1", 1), ("p1", 2)]
     assert runtime.now() < 2 * HEDGE_S + 4 * STEP_S
+
+
+def test_what_got_lost_is_asked_again_while_another_node_hangs() -> None:
+    class Losing(Counted):
+        def ask(self, calls: Sequence[Call], *, enough: int, until: float) -> tuple[Answer, ...]:
+            answers = super().ask(calls, enough=enough, until=until)
+            lost = [call.node == "p2" or (call.node == "p1" and call.attempt == 0) for call in calls]
+            return tuple(
+                Answer(node=a.node, reply=UNANSWERED) if gone else a for a, gone in zip(answers, lost, strict=True)
+            )
+
+    runtime = Losing(3)
+    runtime.world.pause("h0")
+    calls = {node: Call(node=node, request=Observe(losses=(1.0, 0.0))) for node in ("p0", "p1", "p2")}
+    replies = ask_everyone(runtime, calls, until=15.0, look_up_s=HEDGE_S)
+    assert (replies["p0"], replies["p2"]) == (LATE, UNANSWERED)
+    assert isinstance(replies["p1"], Observed)
+    assert sorted(runtime.sent) == [("p0", 0), ("p1", 0), ("p1", 1), *(("p2", number) for number in range(ATTEMPTS))]
+    assert runtime.now() == pytest.approx(15.0), "the hanging one is waited for to the end"
 
 
 def test_a_lost_payload_is_told_at_once_even_if_another_aggregator_hangs() -> None:

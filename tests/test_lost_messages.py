@@ -9,9 +9,9 @@ import pytest
 
 from hqde_ref.errors import ConfigurationError, ScenarioError
 from hqde_ref.messages import UNANSWERED, Accepted, Refused
-from simulator.checkers import check_fired
+from simulator.checkers import check_agreement, check_fired, check_run
 from simulator.execution import conclude, exit_code, run_all
-from simulator.records import Run
+from simulator.records import RoundRecord, Run
 from simulator.runtime import Network, Simulated
 from simulator.scenario import Scenario
 from simulator.scenario_reading import parse_scenario
@@ -87,6 +87,48 @@ def test_a_round_refused_for_lost_messages_is_nobodys_fault() -> None:
     assert "messages get lost" in said["answered"].because
 
 
+def test_members_absent_where_messages_get_lost_are_not_blamed_for_the_budget() -> None:
+    for network, status in (("lost_requests: 0.01", "CANNOT_TELL"), ("", "BROKEN")):
+        scenario = parse_scenario(
+            BASE.format(network=network, faults="").replace("accounted, ", "budget_kept, "), file="small.yaml"
+        )
+        run, _ = _run(scenario)
+        verdict = Refused(round=1, reason="too few", rejected={}, missing=dict.fromkeys(run.members, "late"))
+        silent = dataclasses.replace(run, rounds=(dataclasses.replace(run.rounds[0], verdict=verdict), *run.rounds[1:]))
+        said = {finding.law: finding for finding in check_run(scenario, silent)}["budget_kept"]
+        assert said.status == status
+        assert "2 x 0 Byzantine + 6 absent is not below 6 members" in said.because
+
+
+def test_worlds_that_lose_messages_of_their_own_need_not_agree() -> None:
+    for network, status in (("lost_requests: 0.01", "CANNOT_TELL"), ("", "BROKEN")):
+        scenario = _scenario(network)
+        run, _ = _run(scenario)
+        first, second, third = run.rounds
+        assert isinstance(second.verdict, Accepted)
+        late = dataclasses.replace(second.verdict, used=second.verdict.used[1:], missing={"w0": "late"})
+        other = dataclasses.replace(
+            run, world="ray", rounds=(first, dataclasses.replace(second, verdict=late), _with_digest(third, "another"))
+        )
+        said = check_agreement(scenario, run, other)
+        assert said.status == status
+        assert "used: sim says w0, ray says nobody else" in said.because
+
+
+def test_other_bits_before_any_message_is_missed_are_broken_whatever_gets_lost() -> None:
+    scenario = _scenario("lost_requests: 0.01")
+    run, _ = _run(scenario)
+    other = dataclasses.replace(run, world="ray", rounds=(_with_digest(run.rounds[0], "another"), *run.rounds[1:]))
+    said = check_agreement(scenario, run, other)
+    assert (said.status, said.round) == ("BROKEN", 1)
+    assert "weighted_mean gives the same bits in any order" in said.because
+
+
+def _with_digest(record: RoundRecord, digest: str) -> RoundRecord:
+    assert isinstance(record.verdict, Accepted)
+    return dataclasses.replace(record, verdict=dataclasses.replace(record.verdict, digests=(digest,)))
+
+
 def test_messages_that_never_got_lost_make_the_run_vacuous() -> None:
     scenario = _scenario("lost_requests: 0.01")
     run, trace = _run(scenario)
@@ -135,7 +177,10 @@ def test_a_message_with_a_lost_answer_was_carried_out_and_one_that_is_lost_itsel
         assert answer.reply.scores[0] == done + 1, which
 
 
-@pytest.mark.parametrize(("value", "wanted"), [("0.6", "less than or equal to 0.5"), ("0.005", "a multiple of 0.01")])
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [("0.6", "less than or equal to 0.5"), ("0.005", "a multiple of 0.01"), ("0.3000000001", "a multiple of 0.01")],
+)
 def test_a_chance_that_ray_cannot_be_told_is_one_line(value: str, wanted: str) -> None:
     with pytest.raises(ScenarioError, match=f"network.lost_requests: wanted {wanted}, got {value}"):
         _scenario(f"lost_requests: {value}")

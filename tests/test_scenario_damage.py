@@ -183,8 +183,7 @@ def test_of_damage_that_was_partly_met_only_that_is_said_to_have_fired() -> None
     finding, _ = check_fired(run)
     assert (finding.status, finding.because) == (
         "HOLDS",
-        "once on s2; the copy on s0 was damaged, "
-        "but no read is known to have met it: it was written over, lost or left",
+        "met on s2; the copy on s0 was damaged, but no read is known to have met it: it was written over, lost or left",
     )
 
 

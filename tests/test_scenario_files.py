@@ -56,7 +56,7 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
         (
             "round_within: 90ms",
             "round_within: 90",
-            "bad.yaml: system.round_within: wanted a duration with a unit such as 90ms or 2s, got 90",
+            "bad.yaml: system.round_within: wanted a duration such as 90ms or 2s (units: ns, us, ms, s, m, h), got 90",
         ),
         ("hosts: 3", "hosts: 3, rule: geometric_medan", "geometric_median"),
         ("name: ipm", "name: imp", "did you mean 'ipm'"),
@@ -85,8 +85,16 @@ def test_a_good_file_is_read_with_its_units_and_clauses() -> None:
         ("seed: 1", "seed: 99999999999999999999", "bad.yaml: seed: wanted less than or equal to 9223372036854775807"),
         ("seed: 1", "2026-99-99: 1", "bad.yaml: is not YAML"),
         ("epsilon: 10", "epsilon: [1]", "option epsilon: wanted a number, got [1]"),
-        ("round_within: 90ms", "round_within: .inf", "wanted a duration with a unit such as 90ms or 2s, got inf"),
-        ("round_within: 90ms", "round_within: 8.0", "wanted a duration with a unit such as 90ms or 2s, got 8.0"),
+        (
+            "round_within: 90ms",
+            "round_within: .inf",
+            "wanted a duration such as 90ms or 2s (units: ns, us, ms, s, m, h), got inf",
+        ),
+        (
+            "round_within: 90ms",
+            "round_within: 8.0",
+            "wanted a duration such as 90ms or 2s (units: ns, us, ms, s, m, h), got 8.0",
+        ),
         (
             "target: h1",
             "target: 3",

@@ -432,7 +432,11 @@ def test_stores_begin_although_messages_get_lost(network: str) -> None:
         (", store: {stores: 0}", "", "small.yaml: system.store.stores: wanted greater than or equal to 1, got 0"),
         (", store: {copys: 3}", "", "small.yaml: system.store.copys: unknown key 'copys'; did you mean 'copies'?"),
         (", store: {stores: five}", "", "small.yaml: system.store.stores: wanted a valid integer, got 'five'"),
-        (", store: {within: 3}", "", "small.yaml: system.store.within: wanted a duration with a unit"),
+        (
+            ", store: {within: 3}",
+            "",
+            "small.yaml: system.store.within: wanted a duration such as 90ms or 2s (units: ns, us, ms, s, m, h), got 3",
+        ),
         (
             ", topology: sharded, store: {}",
             "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from hqde_ref.errors import RuntimeFault
 from simulator import cli
 from simulator.execution import run_all
 from simulator.scenario_reading import load_scenario
@@ -166,6 +169,37 @@ def test_an_address_that_makes_no_sense_is_refused(
 ) -> None:
     assert _sim_here(monkeypatch, "run", "scenarios/slow_host.yaml", "--on", on, "--address", address) == 4
     assert capsys.readouterr().err.startswith(f"hqde-sim: {line}")
+
+
+def test_validate_goes_on_to_the_next_file_where_one_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    wrong = [tmp_path / "first.yaml", tmp_path / "second.yaml"]
+    for path in wrong:
+        path.write_text("seed: [", encoding="utf-8")
+    assert _sim_here(monkeypatch, "validate", wrong[0], "scenarios/slow_host.yaml", wrong[1]) == 4
+    told = capsys.readouterr()
+    assert told.out.startswith("scenarios/slow_host.yaml: fine (")
+    assert [line.split(": is not YAML")[0] for line in told.err.splitlines()] == [f"hqde-sim: {path}" for path in wrong]
+
+
+def test_a_round_shorter_than_ray_takes_to_notice_a_loss_is_said_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeFault(what="Ray", problem="is not started here", do="nothing")
+
+    monkeypatch.setattr(cli, "_execute", fail)
+    text = Path("scenarios/lost_requests.yaml").read_text(encoding="utf-8")
+    for within, told in (
+        ("1s", "Note: Ray may take 2 s to notice that a message is lost, and a round has 1 s"),
+        ("9s", ""),
+    ):
+        path = tmp_path / "lossy.yaml"
+        path.write_text(re.sub(r"round_within: \w+", f"round_within: {within}", text), encoding="utf-8")
+        assert _sim_here(monkeypatch, "run", path, "--on", "ray") == 5
+        assert ("Note" in (said := capsys.readouterr().err)) == bool(told)
+        assert told in said
 
 
 def test_list_outside_a_checkout_says_what_it_looked_for_and_what_to_do(

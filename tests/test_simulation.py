@@ -245,7 +245,7 @@ def test_the_bound_checker_says_how_many_rounds_it_judged() -> None:
     assert _status(scenario, run, "within_bound") == ("HOLDS", "in all 3 rounds")
     assert _status(scenario, _refused(run, {}), "within_bound") == (
         "HOLDS",
-        "in 2 of 3 rounds; no proven bound applies to the others",
+        "in 2 of 3 rounds; the others cannot be judged: there is no result",
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +116,40 @@ def test_a_plan_that_makes_no_sense_is_refused_before_anyone_is_asked(plan: Stor
         lambda: get(Local([]), plan, "k", until=0),
         lambda: rejoin(Local([]), plan, "a", until=0),
     ):
+        with pytest.raises(ConfigurationError) as caught:
+            act()
+        assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"key": 3}, "key of the weight store must be a str, got 3; name the value by a text."),
+        ({"payload": torch.ones(2)}, "payload of the weight store must be a Payload, got tensor([1., 1.]); wrap the"),
+        (
+            {"digest": None},
+            "digest of the weight store must be a str, got None; pass what hqde_ref.core.packing.digest",
+        ),
+        (
+            {"until": math.nan},
+            "until of the weight store must be a moment of the runtime's clock, in seconds, got nan;",
+        ),
+        (
+            {"until": "soon"},
+            "until of the weight store must be a moment of the runtime's clock, in seconds, got 'soon';",
+        ),
+    ],
+)
+def test_what_is_no_key_payload_digest_or_moment_is_refused_before_anyone_is_asked(
+    changed: dict[str, object], sentence: str
+) -> None:
+    payload, code = payload_of("x")
+    given: dict[str, Any] = {"key": "k", "payload": payload, "digest": code, "until": 0.0} | changed
+    plan = StorePlan(stores=("a", "b", "c"))
+    acts = [lambda: put(Local([]), plan, Writer("w"), **given)]
+    if not changed.keys() & {"payload", "digest"}:
+        acts.append(lambda: get(Local([]), plan, given["key"], until=given["until"]))
+    for act in acts:
         with pytest.raises(ConfigurationError) as caught:
             act()
         assert str(caught.value).startswith(sentence)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from typing import TypeVar
 
 from hqde_ref.messages import LATE, UNKNOWN, Adopt, Call, Failed, Mustered, Reply, Runtime
 from hqde_ref.rounds.asking import ATTEMPTS, TICK_S
 
-__all__ = ["call_up", "got_lost"]
+__all__ = ["ask_everyone", "call_up", "got_lost"]
+
+Place = TypeVar("Place")
 
 GIFTS_MAX = 5  # a member that says it lacks the state although it answered so many is given up
 
@@ -53,6 +56,25 @@ def call_up(
         silent = {n: call for n, call in out.items() if replies[n] == LATE or (n in behind and given[n] == LATE)}
         out = {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()} | silent
     return {node: _explain(reply, given.get(node)) for node, reply in replies.items()}
+
+
+def ask_everyone(
+    runtime: Runtime, calls: Mapping[Place, Call], *, until: float, look_up_s: float
+) -> dict[Place, Reply]:
+    """The last reply to every call; a message that was lost on the way is sent again, also while another node hangs.
+
+    Args:
+        look_up_s: how long to wait at most before what got lost is sent again.
+    """
+    replies: dict[Place, Reply] = dict.fromkeys(calls, LATE)
+    out = dict(calls)
+    while out and runtime.now() < until - TICK_S:
+        answers = runtime.ask(list(out.values()), enough=len(out), until=min(until, runtime.now() + look_up_s))
+        replies |= {place: answer.reply for place, answer in zip(out, answers, strict=True)}
+        silent = {place: call for place, call in out.items() if replies[place] == LATE}  # joined, not repeated
+        lost = {p: call for p, call in out.items() if got_lost(replies[p]) and call.attempt + 1 < ATTEMPTS}
+        out = silent | {place: dataclasses.replace(call, attempt=call.attempt + 1) for place, call in lost.items()}
+    return replies
 
 
 def _is_behind(reply: Reply) -> bool:

@@ -26,8 +26,8 @@ from hqde_ref.messages import (
     Subtotal,
     Verdict,
 )
-from hqde_ref.rounds.asking import ATTEMPTS, Desk, Lost, Unserved
-from hqde_ref.rounds.calling import got_lost
+from hqde_ref.rounds.asking import Desk, Lost, Unserved
+from hqde_ref.rounds.calling import ask_everyone, got_lost
 from hqde_ref.rounds.flat import resolve_screened
 from hqde_ref.rounds.mustering import Roll
 from hqde_ref.rounds.plans import RoundPlan
@@ -130,16 +130,14 @@ def _subtotals(
     todo = {place: request for place, request in wanted.items() if place not in done or done[place][0] != request}
     now = desk.runtime.now()
     until = now + _SUM_SHARE * (desk.until - now)
-    failed: dict[str, str] = {}
-    for attempt in range(ATTEMPTS):
-        calls = [Call(node=crowd, request=request, attempt=attempt) for (crowd, _), request in todo.items()]
-        answers = dict(zip(todo, desk.runtime.ask(calls, enough=len(calls), until=until), strict=True))
-        done |= {p: (todo[p], a.reply) for p, a in answers.items() if isinstance(a.reply, Combined)}
-        todo = {place: request for place, request in todo.items() if got_lost(answers[place].reply)}
-        failed |= {p[0]: a.reply.reason for p, a in answers.items() if isinstance(a.reply, Failed) and p not in todo}
-        if not todo:
-            break
-    failed |= {crowd: "unreachable" for crowd, _ in todo}
+    calls = {place: Call(node=place[0], request=request) for place, request in todo.items()}
+    replies = ask_everyone(desk.runtime, calls, until=until, look_up_s=desk.plan.policy.hedge_after_s)
+    done |= {place: (todo[place], reply) for place, reply in replies.items() if isinstance(reply, Combined)}
+    failed = {
+        crowd: "unreachable" if got_lost(reply) else reply.reason
+        for (crowd, _), reply in replies.items()
+        if isinstance(reply, Failed)
+    }
     if failed:
         gone = [(worker, crowd) for (crowd, _), request in wanted.items() for worker in request.workers]
         return {worker: failed[crowd] for worker, crowd in gone if crowd in failed}

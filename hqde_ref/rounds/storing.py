@@ -9,10 +9,12 @@ counted: a clock may read the same twice.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from hqde_ref.core.quorums import StorePlan, check_store_plan, newest_version, valid_holders
 from hqde_ref.core.screening import CORRUPTED
+from hqde_ref.errors import ConfigurationError
 from hqde_ref.messages import (
     Absent,
     Acknowledged,
@@ -64,9 +66,11 @@ def put(
     """Write a value; acknowledged once W stores hold it.
 
     Raises:
-        ConfigurationError: for a plan that makes no sense.
+        ConfigurationError: for a plan, a key, a payload, a digest or a moment that makes no sense.
     """
-    check_store_plan(plan)
+    _check_ask(plan, key, until)
+    _require_type("payload of the weight store", payload, Payload, do="wrap the vector in a Payload, as its maker does")
+    _require_type("digest of the weight store", digest, str, do="pass what hqde_ref.core.packing.digest says of it")
     stores = plan.stores_of(key)
     answers = _look_around(runtime, plan, key, stores, until=part_of(runtime, until, 2))
     looks = _looks(answers)
@@ -109,7 +113,7 @@ def get(runtime: Runtime, plan: StorePlan, key: str, *, until: float) -> Value |
     """Read the newest version from R_q stores, and see that W hold it before it is returned.
 
     Raises:
-        ConfigurationError: for a plan that makes no sense.
+        ConfigurationError: for a plan, a key or a moment that makes no sense.
     """
     return _read(runtime, plan, key, enough=plan.reads, until=until)
 
@@ -120,13 +124,30 @@ def scrub(runtime: Runtime, plan: StorePlan, key: str, *, until: float) -> Value
 
 
 def _read(runtime: Runtime, plan: StorePlan, key: str, *, enough: int, until: float) -> Value | Absent | Unavailable:
-    check_store_plan(plan)
+    _check_ask(plan, key, until)
     outcome: Value | Absent | Unavailable = Unavailable(key=key, reason="no time was left")
     for attempt in range(ATTEMPTS):
         outcome = _read_once(runtime, plan, key, enough=enough, until=part_of(runtime, until, ATTEMPTS - attempt))
         if not isinstance(outcome, Unavailable):
             break
     return outcome
+
+
+def _check_ask(plan: StorePlan, key: object, until: float) -> None:
+    check_store_plan(plan)
+    _require_type("key of the weight store", key, str, do="name the value by a text")
+    if isinstance(until, bool) or not isinstance(until, int | float) or math.isnan(until):
+        raise ConfigurationError(
+            setting="until of the weight store",
+            wanted="a moment of the runtime's clock, in seconds",
+            got=until,
+            do="pass runtime.now() plus the seconds it may take",
+        )
+
+
+def _require_type(setting: str, value: object, wanted: type, *, do: str) -> None:
+    if not isinstance(value, wanted):
+        raise ConfigurationError(setting=setting, wanted=f"a {wanted.__name__}", got=value, do=do)
 
 
 def _read_once(

@@ -42,7 +42,7 @@ def main() -> None:
         cluster.add_node(**LEAN)
         done = _sim(cluster.address, LIE)
         assert done.returncode == 0, done
-        assert "twice on w" in done.stdout, done
+        assert "in 2 rounds on w" in done.stdout, done
         world = LiveWorld(parse_scenario(TEXT.format(fault=LIE), file="two.yaml"), address=cluster.address)
         runtime = world.runtime
         assert isinstance(runtime, OnRay)

@@ -34,7 +34,7 @@ def centred_blocks(
     Without a centre, block[i] = rows[i]. ``dtype`` is ``work_dtype`` unless another is given.
     """
     length, dtype = rows[0].numel(), work_dtype(rows) if dtype is None else dtype
-    step = _odd_pieces(choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=2048))
+    step = _odd_pieces(choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=4096))
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0
