@@ -103,7 +103,7 @@ _MEAN = (
     *_both(lambda x, f: fast_weighted_mean(x), "mean"),
     _torch(lambda rows: torch.stack(rows.separate).mean(dim=0), "mean", "stack, mean"),
     _torch(lambda rows: rows.arena.mean(dim=0), "mean", "arena mean"),
-    # The least that any weighted mean of an arena takes in plain PyTorch: no screening, no check of the arguments.
+    # The least that a mean of an arena takes in plain PyTorch on one thread: no screening, no check of the arguments.
     _torch(lambda rows: torch.mv(rows.arena.T, rows.shares), "mean", "arena, bare product"),
     _numpy(lambda arrays, f: numpy.mean(arrays, axis=0), "mean", "numpy.mean"),
 )

@@ -28,7 +28,9 @@ def test_exact_and_fast_agree_with_numpy(dtype: torch.dtype, length: int) -> Non
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("count", "length"), [(3, 40001), (64, 16384), (65, 16390), (256, 40001), (257, 9), (1000, 1)])
+@pytest.mark.parametrize(
+    ("count", "length"), [(3, 40001), (64, 16384), (65, 16390), (256, 40001), (257, 9), (1000, 1), (300, 0)]
+)
 @pytest.mark.parametrize("layout", ["rows", "columns", "part"])
 def test_an_arena_of_any_shape_and_layout_has_the_mean_on_any_number_of_threads(
     threads: int, count: int, length: int, layout: str

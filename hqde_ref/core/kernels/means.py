@@ -64,11 +64,13 @@ def multiply_arena(arena: Tensor, shares: Tensor) -> Tensor:
     """Return sum_i shares[i] * arena[i], (d,), by matrix products at the speed of memory, on all threads."""
     count, length = arena.shape
     result = new_row(arena[0])
-    whole = count // _GROUP * _GROUP if count > 4 * _GROUP else 0
+    groups = count // _GROUP if count > 4 * _GROUP else 0
+    whole = groups * _GROUP
     if whole < count:
         _multiply_pieces(arena[whole:], shares[whole:], result)
     if whole:
-        parts = torch.bmm(shares[:whole].view(-1, 1, _GROUP), arena[:whole].view(-1, _GROUP, length)).squeeze(1)
+        grouped = arena[:whole].view(groups, _GROUP, length)
+        parts = torch.bmm(shares[:whole].view(groups, 1, _GROUP), grouped).squeeze(1)
         torch.sum(parts, dim=0, out=result) if whole == count else result.add_(parts.sum(dim=0))
     return result
 
@@ -79,7 +81,7 @@ def _multiply_pieces(arena: Tensor, shares: Tensor, out: Tensor) -> None:
     whole = length // _PRODUCT_PIECE * _PRODUCT_PIECE if torch.get_num_threads() > 1 else 0
     if whole:
         pieces = arena[:, :whole].view(count, -1, _PRODUCT_PIECE).transpose(0, 1)
-        torch.bmm(shares.expand(len(pieces), 1, count), pieces, out=out[:whole].view(-1, 1, _PRODUCT_PIECE))
+        torch.bmm(shares.expand(len(pieces), 1, count), pieces, out=out[:whole].view(len(pieces), 1, _PRODUCT_PIECE))
     if whole < length:
         torch.mv(arena[:, whole:].T, shares, out=out[whole:])
 
