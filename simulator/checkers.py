@@ -27,6 +27,13 @@ _SAME_BITS = (  # exact sums or order statistics, entry by entry
     "trimmed_mean",
     "mean_around_median",
 )
+_BY_LOSSES = (
+    "accepted",
+    "missing",
+    "from round",
+    "stored",
+    "stores out",
+)  # of an outcome: what a lost message can change
 _OVERRUN_S = 0.5  # a live round's last ask may end this much after its deadline: the caller has to wake up
 
 
@@ -104,11 +111,14 @@ def _find_overspent(scenario: Scenario, run: Run, record: RoundRecord) -> Opinio
     if 2 * lying + absent < len(run.members):
         return None
     why = f"2 x {lying} Byzantine + {absent} absent is not below {len(run.members)} members"
-    return _unless_lost(scenario, why)
+    struck = _find_struck(scenario, record.round).intersection(
+        _find_absent(record)
+    )  # no lost message made these absent
+    return Broken(why=why) if 2 * lying + len(struck) >= len(run.members) else _unless_lost(scenario, why)
 
 
 def _unless_lost(scenario: Scenario, why: str) -> Broken | Excused:
-    """Where messages get lost, nobody can tell who was silent by itself."""
+    """Where messages get lost, nobody can tell who was silent by itself: not every loss is noticed in time."""
     return Excused(why=why, excuse="messages get lost") if scenario.network.loses else Broken(why=why)
 
 
@@ -174,13 +184,11 @@ def _check_last(scenario: Scenario, run: Run) -> Iterator[Finding]:
     last = run.rounds[-1]
     out = [*last.verdict.rejected, *last.verdict.missing]
     whole = isinstance(last.verdict, Accepted) and not out
-    yield Finding(
-        law="last_round whole",
-        clause="6.5",
-        status="HOLDS" if whole else "BROKEN",
-        because="everyone is used" if whole else f"{', '.join(out) or 'nobody'} left out of the last round",
-        round=last.round,
-    )
+    why = f"{', '.join(out) or 'nobody'} left out of the last round"
+    opinion = None if whole else Broken(why=why) if last.verdict.rejected else _unless_lost(scenario, why)
+    status, because, _ = conclude_law({last.round: opinion})
+    because = "everyone is used" if whole else because
+    yield Finding(law="last_round whole", clause="6.5", status=status, because=because, round=last.round)
 
 
 def check_fired(run: Run) -> tuple[Finding, ...]:
@@ -247,11 +255,9 @@ def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
     Where a rule's result does not depend on the order of its sums, the results must be the same bits too.
     """
     law = f"{first.world} and {second.world} agree"
-    differences = {
-        record.round: _tell_difference(first.world, mine, second.world, theirs)
-        for record, mine, theirs in zip(first.rounds, first.outcome(), second.outcome(), strict=True)
-    }
-    number = next((number for number, difference in differences.items() if difference), None)
+    pairs = zip(first.rounds, first.outcome(), second.outcome(), strict=True)
+    apart = {r.round: (mine, theirs) for r, mine, theirs in pairs if mine != theirs}
+    number = min(apart, default=None)
     accepted = [
         (a.round, a.verdict.digest == b.verdict.digest)
         for a, b in zip(first.rounds, second.rounds, strict=True)
@@ -261,27 +267,31 @@ def check_agreement(scenario: Scenario, first: Run, second: Run) -> Finding:
     same = sum(equal for _, equal in accepted)
     bits = f"the same bits in {same} of {len(accepted)} with a result"
     rule = "weighted_mean" if first.variant == "mean instead" else scenario.system.rule
-    unequal = [number for number, equal in accepted if not equal]
+    unequal = [place for place, equal in accepted if not equal]
     if unequal and rule in _SAME_BITS:
         because = f"the same verdict in round {unequal[0]}, {bits}; {rule} gives the same bits in any order"
         return Finding(law=law, clause="0.10", status="BROKEN", because=because, round=unequal[0])
     if number is None:
         because = f"the same verdict {in_all(len(first.rounds))}, {bits}"
         return Finding(law=law, clause="0.10", status="HOLDS", because=because)
-    if scenario.network.loses:
-        because = (
-            f"not judged from round {number} on, since each world loses messages of its own; {differences[number]}"
-        )
+    mine, theirs = apart[number]
+    keys = [key for key in mine if mine[key] != theirs[key]]
+    by_losses = [key for key in keys if key in _BY_LOSSES] if scenario.network.loses else []
+    told = _tell_difference((by_losses or keys)[0], first.world, mine, second.world, theirs)
+    if by_losses:
+        because = f"not judged from round {number} on, since each world loses messages of its own; {told}"
         return Finding(law=law, clause="0.10", status="CANNOT_TELL", because=because)
-    return Finding(law=law, clause="0.10", status="BROKEN", because=differences[number], round=number)
+    return Finding(law=law, clause="0.10", status="BROKEN", because=told, round=number)
 
 
-def _tell_difference(first: str, mine: Mapping[str, object], second: str, theirs: Mapping[str, object]) -> str:
-    """What one world says of a round and the other does not; empty where they agree."""
-    key = next((key for key in mine if mine[key] != theirs[key]), None)
-    if key is None:
-        return ""
-    return f"{key}: {first} says {_beyond(mine[key], theirs[key])}, {second} says {_beyond(theirs[key], mine[key])}"
+def _tell_difference(
+    key: str, first: str, mine: Mapping[str, object], second: str, theirs: Mapping[str, object]
+) -> str:
+    """What one world says of a round and the other does not."""
+    own, other = _beyond(mine[key], theirs[key]), _beyond(theirs[key], mine[key])
+    if own == other:  # the same names, in another order
+        own, other = str(mine[key]), str(theirs[key])
+    return f"{key}: {first} says {own}, {second} says {other}"
 
 
 def _beyond(these: object, those: object) -> str:
@@ -291,7 +301,7 @@ def _beyond(these: object, those: object) -> str:
             left = [f"{name} ({why})" for name, why in these.items() if those.get(name) != why]
             return ", ".join(left) or "nobody else"
         case list(), list():
-            return ", ".join(str(name) for name in these if name not in those) or "nobody else"
+            return ", ".join((Counter(these) - Counter(those)).elements()) or "nobody else"
         case bool(), _:
             return "yes" if these else "no"
         case _:

@@ -21,6 +21,7 @@ from simulator.execution import VARIANTS, Execution, conclude, exit_code, run_al
 from simulator.printing import print_execution
 from simulator.progress import telling
 from simulator.records import Run
+from simulator.runtime import SECOND, Network
 from simulator.scenario import SEED_MAX, Scenario
 from simulator.scenario_reading import load_scenario
 from simulator.scenario_store import STATE_KEY
@@ -48,7 +49,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LOSS_NOTICED_S = 2.0  # measured: 0.3 to 2 s
+LOSS_NOTICED_S = Network().notice / SECOND
 CHECKOUT = Path(__file__).resolve().parent.parent  # where an installed package has no scenarios
 out = Console()
 err = Console(stderr=True)
@@ -136,11 +137,11 @@ def run(
         scenario = scenario.model_copy(update={"seed": seed})
     require_folder("--out", out_dir)
     require_file("--json", json_file)
-    within = scenario.system.round_within
-    if on is not World.sim and scenario.network.loses and within < LOSS_NOTICED_S:
+    training = scenario.system.round_within * scenario.system.train_share
+    if on is not World.sim and scenario.network.loses and training <= LOSS_NOTICED_S:
         err.print(
-            f"Note: Ray may take {LOSS_NOTICED_S:g} s to notice that a message is lost, and a round has {within:g} s: "
-            "it may be refused for that alone. Give system.round_within more.",
+            f"Note: Ray may take {LOSS_NOTICED_S:g} s to notice that a message is lost, and members have "
+            f"{training:g} s to train: many will be missing for that alone. Give system.round_within more.",
             soft_wrap=True,
         )
     execution, cut_short = _execute(scenario, on, address)

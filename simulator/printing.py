@@ -94,5 +94,6 @@ def _print_accuracies(out: Console, execution: Execution) -> None:
             )
             for run in execution.runs
         ]
-        title = "Accuracy after each round" if first == 0 else None
+        lossy = ", messages lost in every variant" if execution.scenario.network.loses else ""
+        title = f"Accuracy after each round{lossy}" if first == 0 else None
         print_table(out, ("world", "variant", *(str(n + 1) for n in numbers)), rows, title=title)

@@ -16,7 +16,7 @@ from hqde_ref.core.judging import check_policy
 from hqde_ref.core.trees import plan_tree
 from hqde_ref.messages import Policy
 from simulator.attacks import DATA_ATTACKS
-from simulator.durations import Duration
+from simulator.durations import Duration, lasting
 from simulator.faults import Byzantine, Corrupt, Crash, Damage, Duplicate, Fault, Lose, OnMembers, Remove
 from simulator.scenario_store import WeightStore, needs_store
 from simulator.streams import stream
@@ -73,7 +73,7 @@ class System(Strict):
     outlier_factor: Annotated[float, Field(ge=1)] | None = 3.0
     nodes: Annotated[int, Field(ge=1, strict=True)] = 1
     gpus: Annotated[int, Field(ge=0, strict=True)] = 0
-    round_within: Annotated[Duration, Field(gt=0)] = 5.0
+    round_within: Duration = lasting("5s", gt=0.0)
     train_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
     slow_factor: Annotated[float, Field(gt=1)] | None = None
     crowds: bool = False
@@ -153,8 +153,8 @@ class NetworkModel(Strict):
     variant. Messages of the harness's own host, if lost, are asked again and do not count.
     """
 
-    latency: Duration = 0.001
-    jitter: Duration = 0.0
+    latency: Duration = lasting("1ms")
+    jitter: Duration = lasting("0s")
     loss: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     lost_requests: Hundredths = 0.0
     lost_responses: Hundredths = 0.0

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from hqde_ref.core.quorums import StorePlan, check_store_plan
-from simulator.durations import Duration
+from simulator.durations import Duration, lasting
 from simulator.faults import Crash, Damage, Fault, Pause
 from simulator.targets import Strict
 
@@ -29,7 +29,7 @@ class WeightStore(Strict):
     copies: Annotated[int, Field(strict=True)] = 3
     writes: Annotated[int, Field(strict=True)] = 2
     reads: Annotated[int, Field(strict=True)] = 2
-    within: Annotated[Duration, Field(gt=0)] = 6.0
+    within: Duration = lasting("6s", gt=0.0)
 
     @model_validator(mode="after")
     def _fits(self) -> WeightStore:

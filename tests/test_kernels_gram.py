@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.gram import centred_gram, distances
-from hqde_ref.core.kernels.gram_blocks import products_around
+from hqde_ref.core.kernels.gram_blocks import centred_blocks, products_around
 
-PIECE, BLOCK, GROUP = 512, 65536, 128
+PIECE, BLOCK, GROUP = 784, 83 * 784, 128
 
 
 def seeded(count: int, length: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -29,6 +29,14 @@ def test_distances_keep_their_digits_at_every_seam_of_pieces_and_blocks(
     gram = centred_gram(rows.unbind(0), rule="test", weights=[1.0] * 5)
     found = distances(gram).square() * 4.0**gram.unit
     assert torch.allclose(found, squares(rows), rtol=4e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [4, 8, 16, 32, 64])
+def test_rows_of_a_full_block_begin_all_over_the_first_cache(count: int) -> None:
+    """64 places of a line each: rows a power of two apart would share a few of them."""
+    _, _, block = next(centred_blocks(list(torch.zeros(count, 1 << 17)), None, (0,) * count))
+    lines = block.stride(0) * block.element_size() / 64
+    assert len({row * lines % 64 for row in range(count)}) == count
 
 
 @pytest.mark.parametrize("count", [GROUP - 1, GROUP, GROUP + 1, 2 * GROUP + 3])

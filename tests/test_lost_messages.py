@@ -87,6 +87,19 @@ def test_a_round_refused_for_lost_messages_is_nobodys_fault() -> None:
     assert "messages get lost" in said["answered"].because
 
 
+def test_who_is_left_out_of_the_last_round_where_messages_get_lost_is_not_judged() -> None:
+    for network, status in (("lost_requests: 0.01", "CANNOT_TELL"), ("", "BROKEN")):
+        scenario = _scenario(network)
+        run, _ = _run(scenario)
+        last = run.rounds[-1]
+        assert isinstance(last.verdict, Accepted)
+        late = dataclasses.replace(last.verdict, used=last.verdict.used[1:], missing={"w0": "late"})
+        short = dataclasses.replace(run, rounds=(*run.rounds[:-1], dataclasses.replace(last, verdict=late)))
+        said = {finding.law: finding for finding in check_run(scenario, short)}["last_round whole"]
+        assert said.status == status
+        assert said.because.endswith("w0 left out of the last round")
+
+
 def test_members_absent_where_messages_get_lost_are_not_blamed_for_the_budget() -> None:
     for network, status in (("lost_requests: 0.01", "CANNOT_TELL"), ("", "BROKEN")):
         scenario = parse_scenario(
@@ -98,6 +111,9 @@ def test_members_absent_where_messages_get_lost_are_not_blamed_for_the_budget() 
         said = {finding.law: finding for finding in check_run(scenario, silent)}["budget_kept"]
         assert said.status == status
         assert "2 x 0 Byzantine + 6 absent is not below 6 members" in said.because
+        lying = dataclasses.replace(run, rounds=(dataclasses.replace(run.rounds[0], byzantine=run.members[:4]),))
+        said = {finding.law: finding for finding in check_run(scenario, lying)}["budget_kept"]
+        assert (said.status, said.because) == ("BROKEN", "2 x 4 Byzantine + 0 absent is not below 6 members")
 
 
 def test_worlds_that_lose_messages_of_their_own_need_not_agree() -> None:
@@ -112,7 +128,25 @@ def test_worlds_that_lose_messages_of_their_own_need_not_agree() -> None:
         )
         said = check_agreement(scenario, run, other)
         assert said.status == status
-        assert "used: sim says w0, ray says nobody else" in said.because
+        told = "missing: sim says nobody else, ray says w0 (late)" if network else "used: sim says w0, ray says nobody"
+        assert told in said.because
+
+
+def test_what_no_lost_message_can_do_is_a_disagreement_whatever_gets_lost() -> None:
+    scenario = _scenario("lost_requests: 0.01")
+    run, _ = _run(scenario)
+    verdict = run.rounds[1].verdict
+    assert isinstance(verdict, Accepted)
+    rejecting = dataclasses.replace(verdict, used=verdict.used[1:], rejected={"w0": "corrupted"})
+    doubling = dataclasses.replace(verdict, used=("w0", *verdict.used))
+    for changed, told in (
+        (rejecting, "used: sim says w0, ray says nobody else"),
+        (doubling, "used: sim says nobody else, ray says w0"),
+    ):
+        second = dataclasses.replace(run.rounds[1], verdict=changed)
+        other = dataclasses.replace(run, world="ray", rounds=(run.rounds[0], second, run.rounds[2]))
+        said = check_agreement(scenario, run, other)
+        assert (said.status, said.round, said.because) == ("BROKEN", 2, told)
 
 
 def test_other_bits_before_any_message_is_missed_are_broken_whatever_gets_lost() -> None:

@@ -32,8 +32,9 @@ def test_exact_and_fast_agree_with_numpy(dtype: torch.dtype, length: int) -> Non
     ("count", "length"), [(3, 40001), (64, 16384), (65, 16390), (256, 40001), (257, 9), (1000, 1), (300, 0)]
 )
 @pytest.mark.parametrize("layout", ["rows", "columns", "part"])
+@pytest.mark.parametrize("weighted", [False, True])
 def test_an_arena_of_any_shape_and_layout_has_the_mean_on_any_number_of_threads(
-    threads: int, count: int, length: int, layout: str
+    threads: int, count: int, length: int, layout: str, weighted: bool
 ) -> None:
     wide = torch.randn(count, length + 2, generator=torch.Generator().manual_seed(count)) + 1.0
     arena = wide[:, 1:-1]
@@ -42,10 +43,22 @@ def test_an_arena_of_any_shape_and_layout_has_the_mean_on_any_number_of_threads(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        result = fast_weighted_mean(arena, weights=weights)
+        result = fast_weighted_mean(arena, weights=weights if weighted else None)
     finally:
         torch.set_num_threads(before)
+    weights = weights if weighted else torch.ones_like(weights)
     assert torch.allclose(result.double(), (weights / weights.sum()) @ arena.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_exact_mean_is_as_good_as_it_says_and_no_better_where_sizes_differ() -> None:
+    for count in (2, 7, 33):
+        rows = torch.randn(count, 300, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+        rows[:, ::3] *= 1e9
+        limit = count * 2.0**-51 * float(rows.abs().max())
+        assert float((weighted_mean(rows) - rows.mean(dim=0)).abs().max()) <= limit
+    small = torch.tensor([[1e20, 1.0]] * 3, dtype=torch.float64)
+    assert weighted_mean(small).tolist() == [1e20, 0.0]
+    assert fast_weighted_mean(small).tolist() == pytest.approx([1e20, 1.0])
 
 
 def test_the_exact_mean_does_not_depend_on_order() -> None:

@@ -204,6 +204,20 @@ def test_every_shipped_scenario_is_valid_and_says_what_it_shows() -> None:
 def test_the_schema_describes_the_keys_as_files_spell_them() -> None:
     schema = Scenario.model_json_schema(by_alias=True)
     assert "apiVersion" in schema["properties"]
+    latency = schema["$defs"]["NetworkModel"]["properties"]["latency"]
+    assert (latency["type"], latency["default"]) == ("string", "1ms")
+    assert all(re.search(latency["pattern"], text) for text in ("1ms", "2s", "0.5h", " 90 us "))
+    assert not any(re.search(latency["pattern"], text) for text in ("0.001", "1d", "x1ms", "1msx"))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3ms", 0.003), ("2s", 2.0), ("1.5m", 90.0), ("1h", 3600.0)])
+def test_durations_are_seconds_whatever_their_unit(text: str, seconds: float) -> None:
+    scenario = parse_scenario(GOOD.replace("round_within: 90ms", f"round_within: {text}"), file="good.yaml")
+    assert scenario.system.round_within == pytest.approx(seconds)
+
+
+def test_the_schema_names_kinds_of_target_as_files_do() -> None:
+    schema = Scenario.model_json_schema(by_alias=True)
     assert "fixed-percent" in schema["$defs"]["FixedPercent"]["properties"]
 
 

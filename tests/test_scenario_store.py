@@ -517,6 +517,12 @@ def test_the_table_of_rounds_says_from_which_result_each_started() -> None:
     assert "none read, not written" in text
 
 
+def test_a_run_of_which_nothing_was_finished_has_no_empty_tables() -> None:
+    console = Console(width=120, file=io.StringIO(), record=True)
+    print_execution(console, conclude(small(""), []))
+    assert console.export_text() == "No variant was run to its end: there is nothing to show.\n"
+
+
 def test_the_summary_and_the_report_say_what_the_store_did(tmp_path: Path) -> None:
     faults = (
         f"{{action: crash, target: {HOLDERS[0]}, at: {{round: 1, stage: write}}}}",

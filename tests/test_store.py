@@ -135,6 +135,11 @@ def test_a_plan_that_makes_no_sense_is_refused_before_anyone_is_asked(plan: Stor
             "until of the weight store must be a moment of the runtime's clock, in seconds, got nan;",
         ),
         (
+            {"until": -math.inf},
+            "until of the weight store must be a moment of the runtime's clock, in seconds, got -inf",
+        ),
+        ({"until": 10**400}, "until of the weight store must be a moment of the runtime's clock, in seconds, got 1000"),
+        (
             {"until": "soon"},
             "until of the weight store must be a moment of the runtime's clock, in seconds, got 'soon';",
         ),

@@ -41,20 +41,17 @@ def call_up(
     times: Counter[str] = Counter()
     out = dict(calls)
     while out and runtime.now() < until - TICK_S:
-        pause = min(until, runtime.now() + look_up_s)
-        answers = runtime.ask(list(out.values()), enough=len(out), until=pause)
-        replies |= {answer.node: answer.reply for answer in answers}
+        replies |= _ask_out(runtime, out, until, look_up_s)
         may = [node for node, call in out.items() if call.attempt + 1 < ATTEMPTS]
         behind = [node for node in may if _is_behind(replies[node]) and times[node] < GIFTS_MAX]
         if behind:
-            pause = min(until, runtime.now() + look_up_s)
-            gifts = [Call(node=node, request=adopt, until=until) for node in behind]
-            given |= {a.node: a.reply for a in runtime.ask(gifts, enough=len(behind), until=pause)}
+            gifts = {node: Call(node=node, request=adopt, until=until) for node in behind}
+            given |= _ask_out(runtime, gifts, until, look_up_s)
             times.update(node for node in behind if given[node] != LATE and not got_lost(given[node]))
         again = {node: out[node] for node in may if node in behind or got_lost(replies[node])}
         # Where the state itself is still on its way, which may be lost and take long to be missed, no attempt is spent.
         silent = {n: call for n, call in out.items() if replies[n] == LATE or (n in behind and given[n] == LATE)}
-        out = {node: dataclasses.replace(call, attempt=call.attempt + 1) for node, call in again.items()} | silent
+        out = _once_more(again) | silent
     return {node: _explain(reply, given.get(node)) for node, reply in replies.items()}
 
 
@@ -69,12 +66,22 @@ def ask_everyone(
     replies: dict[Place, Reply] = dict.fromkeys(calls, LATE)
     out = dict(calls)
     while out and runtime.now() < until - TICK_S:
-        answers = runtime.ask(list(out.values()), enough=len(out), until=min(until, runtime.now() + look_up_s))
-        replies |= {place: answer.reply for place, answer in zip(out, answers, strict=True)}
+        replies |= _ask_out(runtime, out, until, look_up_s)
         silent = {place: call for place, call in out.items() if replies[place] == LATE}  # joined, not repeated
         lost = {p: call for p, call in out.items() if got_lost(replies[p]) and call.attempt + 1 < ATTEMPTS}
-        out = silent | {place: dataclasses.replace(call, attempt=call.attempt + 1) for place, call in lost.items()}
+        out = _once_more(lost) | silent
     return replies
+
+
+def _ask_out(runtime: Runtime, out: Mapping[Place, Call], until: float, look_up_s: float) -> dict[Place, Reply]:
+    """What has come by the next look-up; clocks tick, so that a shorter pause than a tick would never end."""
+    pause = min(until, runtime.now() + max(look_up_s, TICK_S))
+    answers = runtime.ask(list(out.values()), enough=len(out), until=pause)
+    return {place: answer.reply for place, answer in zip(out, answers, strict=True)}
+
+
+def _once_more(calls: Mapping[Place, Call]) -> dict[Place, Call]:
+    return {place: dataclasses.replace(call, attempt=call.attempt + 1) for place, call in calls.items()}
 
 
 def _is_behind(reply: Reply) -> bool:

@@ -40,6 +40,7 @@ from hqde_ref.messages import (
 __all__ = ["Writer", "ask_stores", "fresh_number", "get", "part_of", "put", "scrub"]
 
 ATTEMPTS = 3
+_FARTHEST = 1e300
 _numbers = itertools.count()  # of asks in this process: calls in flight are its own
 
 
@@ -136,7 +137,8 @@ def _read(runtime: Runtime, plan: StorePlan, key: str, *, enough: int, until: fl
 def _check_ask(plan: StorePlan, key: object, until: float) -> None:
     check_store_plan(plan)
     _require_type("key of the weight store", key, str, do="name the value by a text")
-    if isinstance(until, bool) or not isinstance(until, int | float) or math.isnan(until):
+    is_number = isinstance(until, int | float) and not isinstance(until, bool)
+    if not is_number or not (until == math.inf or abs(until) <= _FARTHEST):  # NaN is neither
         raise ConfigurationError(
             setting="until of the weight store",
             wanted="a moment of the runtime's clock, in seconds",

@@ -18,12 +18,13 @@ from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, require_
 
 __all__ = ["centred_blocks", "is_well_scaled", "products_around", "products_by_origin", "scale_exponents"]
 
-_CACHE = 9 << 20
-# Products are summed in float32 inside a piece, and pieces share the threads. A row of a block is an odd number of
-# pieces, a piece an odd number of cache lines: rows a power of two apart would all fall on the same few places of the
-# first cache, and 16 of them push each other out.
+_CACHE = 9 << 20  # so that 32 rows of float32 are cut as rarely as 8: on two threads each cut costs a wait
+# Products are summed in float32 inside a piece, and pieces share the threads. A full block's row is an odd number of
+# pieces, and those an odd number of float32 cache lines: rows a power of two apart would all fall on the same few
+# places of the first cache, and 16 of them push each other out.
 _PIECE = 784
 _GROUP = 128
+_LEAST = 4096  # a thousand rows in shorter blocks would be more calls than work
 
 
 def centred_blocks(
@@ -34,7 +35,8 @@ def centred_blocks(
     Without a centre, block[i] = rows[i]. ``dtype`` is ``work_dtype`` unless another is given.
     """
     length, dtype = rows[0].numel(), work_dtype(rows) if dtype is None else dtype
-    step = _odd_pieces(choose_block_length(rows[0], rows_held=len(rows), cache_bytes=_CACHE, least=4096))
+    like = torch.empty(0, dtype=dtype, device=rows[0].device)
+    step = _odd_pieces(choose_block_length(like, rows_held=len(rows), cache_bytes=_CACHE, least=_LEAST))
     buffer = torch.empty(len(rows) * min(step, length), dtype=dtype, device=rows[0].device)
     plain = rows[0].dtype == dtype and not any(exponents)
     low = 0

@@ -2,7 +2,8 @@
 
 Source: HQDE clauses 0.9 and 0.13.
 Pure: no clock, no randomness, no input or output; arguments are never changed. Bits depend on the order of the rows
-(callers that promise otherwise pass them in content order); sums that do not are in ``exact_sums``.
+(callers that promise otherwise pass them in content order), an arena's on torch's number of threads too; sums that
+depend on neither are in ``exact_sums``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = ["average_rows", "blend_rows", "clamp_finite", "multiply_arena"]
 # Few operations on long pieces: unlike comparator networks, a running sum needs no more of the cache than itself.
 _SUM_BLOCK = 1 << 18
 _PRODUCT_PIECE = 1 << 14
+_PRODUCT_ROWS = 256  # of one product, whose errors pile up; fewer cost a pass over the result each
 _GROUP = 64  # more rows than this are summed in groups: fewer, larger steps, and rounding errors that do not pile up
 
 
@@ -63,16 +65,26 @@ def _sum_groups(pieces: Sequence[Tensor], middle: Tensor | None, factors: Tensor
 def multiply_arena(arena: Tensor, shares: Tensor) -> Tensor:
     """Return sum_i shares[i] * arena[i], (d,), by matrix products at the speed of memory, on all threads."""
     count, length = arena.shape
+    if count > _PRODUCT_ROWS and length < 2 * _PRODUCT_PIECE:
+        return _multiply_groups(arena, shares)
     result = new_row(arena[0])
-    groups = count // _GROUP if count > 4 * _GROUP else 0
-    whole = groups * _GROUP
-    if whole < count:
-        _multiply_pieces(arena[whole:], shares[whole:], result)
-    if whole:
-        grouped = arena[:whole].view(groups, _GROUP, length)
-        parts = torch.bmm(shares[:whole].view(groups, 1, _GROUP), grouped).squeeze(1)
-        torch.sum(parts, dim=0, out=result) if whole == count else result.add_(parts.sum(dim=0))
+    _multiply_pieces(arena[:_PRODUCT_ROWS], shares[:_PRODUCT_ROWS], result)
+    if count > _PRODUCT_ROWS:
+        part = new_row(result)
+        for low in range(_PRODUCT_ROWS, count, _PRODUCT_ROWS):
+            group = slice(low, low + _PRODUCT_ROWS)
+            _multiply_pieces(arena[group], shares[group], part)
+            result.add_(part)
     return result
+
+
+def _multiply_groups(arena: Tensor, shares: Tensor) -> Tensor:
+    """``multiply_arena`` of many short rows: the threads share groups of them."""
+    groups = len(arena) // _GROUP
+    whole = groups * _GROUP
+    grouped = arena[:whole].view(groups, _GROUP, arena.shape[1])
+    result = torch.bmm(shares[:whole].view(groups, 1, _GROUP), grouped).sum(dim=0).squeeze(0)
+    return result.add_(torch.mv(arena[whole:].T, shares[whole:])) if whole < len(arena) else result
 
 
 def _multiply_pieces(arena: Tensor, shares: Tensor, out: Tensor) -> None:

@@ -58,7 +58,8 @@ ENTRIES: tuple[Rule, ...] = (
         symmetries=_EUCLIDEAN | {"diagonal_scale", "monotone", "lipschitz"},
         certify=None,
         source="clause 3.3; Blanchard et al. 2017, Lemma 1",
-        description="Weighted mean with order-free bits; tolerates no faulty contribution.",
+        description="Weighted mean with order-free bits, good to n * 2^-51 of the greatest entry; tolerates no faulty "
+        "contribution.",
     ),
     Rule(
         name="coordinate_median",

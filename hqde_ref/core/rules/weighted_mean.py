@@ -34,6 +34,10 @@ _RULE = "weighted_mean"
 def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[float] | Tensor | None = None) -> Tensor:
     """Return the weighted mean with bits that do not depend on order, list or arena, or any tree over the rows.
 
+    That costs accuracy where coordinates differ much in size: all summands are rounded to one grid, so that a
+    coordinate may be off by n * 2^-51 of the greatest entry of all rows, and one below that may come out as 0. Where
+    each is to have its own digits, take ``fast_weighted_mean``, or ``exact_weighted_mean`` with a grid a block.
+
     Args:
         updates: n tensors (d,) or one (n, d) tensor, finite.
         faulty_max: accepted for the sake of a common signature; no number of faulty rows is tolerated.
@@ -58,7 +62,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
     """Return the weighted mean at the speed of memory; the order of the rows shows in the last bits.
 
     Accumulates in float32 for 16-bit rows. Same arguments, result and errors as ``weighted_mean``. An (n, d) tensor
-    is read by one matrix-vector product, a list in cache-sized blocks.
+    is read by matrix products, a list in cache-sized blocks.
     """
     rows: Sequence[Tensor] | None = None
     if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
