@@ -129,6 +129,11 @@ def check_attack(name: str, options: Mapping[str, float]) -> None:
             do = "it poisons data, not vectors: name it in a scenario, or build the worker with flips_labels=True"
         raise ConfigurationError(setting="attack", wanted=f"one of {', '.join(ATTACKS)}", got=name, do=do)
     attack = ATTACKS[name]
+    if not isinstance(options, Mapping):
+        do = "pass {} for the attack's own"
+        raise ConfigurationError(
+            setting=f"options of {name}", wanted="a mapping of names to numbers", got=options, do=do
+        )
     for option, value in options.items():
         if option not in attack.options:
             known = ", ".join(attack.options) or "none"

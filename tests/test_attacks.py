@@ -187,6 +187,12 @@ def test_an_error_names_what_is_wrong(name: str, options: dict[str, float], sent
         check_attack(name, options)
 
 
+def test_options_that_are_no_mapping_are_refused_by_name() -> None:
+    for options in (None, ["scale"], "scale"):
+        with pytest.raises(ConfigurationError, match="options of sign_flip must be a mapping of names to numbers, got"):
+            check_attack("sign_flip", options)  # type: ignore[arg-type]
+
+
 def test_an_attack_needs_somebody_honest_and_somebody_who_lies() -> None:
     nobody = Knowledge(honest=[], base=torch.zeros(3), generator=torch.Generator(), colluders=1)
     with pytest.raises(ConfigurationError, match="at least one honest contribution and one colluder"):

@@ -65,7 +65,7 @@ def test_a_trimmed_mean_that_trims_another_number_is_told_apart() -> None:
     said = certify("trimmed_mean", rows, torch.tensor([2.0]), faulty_max=1)
     assert said.rank_interval == (3, 3)
     assert said.because == (
-        "every coordinate lies between ranks 3 and 3 of 5, inside the honest range with 1 faulty rows, "
+        "every coordinate lies between ranks 3 and 3 of 5, inside the honest range with 1 faulty row, "
         "and is at most 1.33 from the rule's own"
     )
     assert certify("trimmed_mean", rows, torch.tensor([2.0]), faulty_max=1, trimmed=2).excess == 0.0

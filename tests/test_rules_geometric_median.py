@@ -223,12 +223,12 @@ def test_the_certificate_says_what_it_found() -> None:
     rows = torch.tensor([[0.0], [0.0], [0.0], [1.0], [4.0]])
     good = certify_geometric_median(rows, torch.tensor([0.0]), faulty_max=1)
     assert good.because == (
-        "the output is a geometric median and lies within 1.033 honest radii of any point with 1 faulty rows"
+        "the output is a geometric median and lies within 1.033 honest radii of any point with 1 faulty row"
     )
     stuck = certify_geometric_median(rows, torch.tensor([1.0]), faulty_max=1)
     assert (
         stuck.because == "the output leaves a pull of 1 contributions (gap 1.85) "
-        "and lies within 1.155 honest radii of any point with 1 faulty rows"
+        "and lies within 1.155 honest radii of any point with 1 faulty row"
     )
     assert certify_geometric_median(rows, torch.tensor([9.0]), faulty_max=1).radius_factor is None
 

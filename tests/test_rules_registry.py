@@ -511,7 +511,7 @@ def test_krum_certificates_order_the_scores() -> None:
     rows = torch.tensor([[0.0], [1.0], [2.5], [4.5], [50.0]])
     good = certify("krum", rows, rows[1], faulty_max=1)
     assert (good.excess, good.score_order) == (0.0, (1, 2, 0, 3, 4))
-    assert good.because == "the output is row 1, of rank 1 by score among 5 with 1 faulty rows"
+    assert good.because == "the output is row 1, of rank 1 by score among 5 with 1 faulty row"
     bad = certify("krum", rows, rows[4], faulty_max=1)
     assert bad.excess > 1000
     assert certify("krum", rows, torch.tensor([0.5]), faulty_max=1).because.startswith("the output is none of the rows")

@@ -187,12 +187,16 @@ def median_certificate(
     )
 
 
+def _faulty(faulty_max: int) -> str:
+    return "1 faulty row" if faulty_max == 1 else f"{faulty_max} faulty rows"
+
+
 def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: int) -> str:
     found = "is a geometric median" if norm == 0.0 else f"leaves a pull of {norm:.3g} contributions (gap {gap:.3g})"
     bound = (
         "and no radius can be promised" if factor is None else f"and lies within {factor:.4g} honest radii of any point"
     )
-    return f"the output {found} {bound} with {faulty_max} faulty rows"
+    return f"the output {found} {bound} with {_faulty(faulty_max)}"
 
 
 def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -329,7 +333,7 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         faulty_max=faulty_max,
         excess=excess,
         rank_interval=interval,
-        because=f"every coordinate {where} of {ranked}, {place} the honest range with {faulty_max} faulty rows{aside}",
+        because=f"every coordinate {where} of {ranked}, {place} the honest range with {_faulty(faulty_max)}{aside}",
     )
 
 
@@ -364,5 +368,5 @@ def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbour
         faulty_max=faulty_max,
         excess=excess,
         score_order=order,
-        because=f"{said} among {count} with {faulty_max} faulty rows",
+        because=f"{said} among {count} with {_faulty(faulty_max)}",
     )
