@@ -25,6 +25,7 @@ from hqde_ref.errors import ConfigurationError
 
 __all__ = [
     "Backend",
+    "bits_of",
     "build_exact_mean",
     "build_leave_one_out",
     "build_middle_mean",
@@ -61,13 +62,16 @@ def is_compiled(backend: str, rows: Sequence[Tensor], *, rule: str) -> bool:
 
 @lru_cache(maxsize=256)
 def build_middle_mean(count: int, low: int, high: int, dtype: torch.dtype, device: torch.device) -> Kernel | None:
-    """Return (rows, out) -> greatest span, or None; it writes the mean of ranks low..high-1 as the eager kernels do."""
+    """Return (bits, out) -> greatest span, or None; it writes the mean of ranks low..high-1 as the eager kernels do.
+
+    ``bits`` are the rows seen as integers, ``bits_of``: seen so inside, every value would pass through memory.
+    """
     program = selection_program(count, tuple(sorted({0, *range(low, high), count - 1})))
     halving = 2.0 ** -(high - low).bit_length()
     share = 1.0 / ((high - low) * halving)
 
-    def kernel(rows: Sequence[Tensor], out: Tensor) -> Tensor:
-        s = _select(rows, program.steps, program.places)
+    def kernel(bits: Sequence[Tensor], out: Tensor) -> Tensor:
+        s = _select(bits, program.steps, program.places, dtype)
         if high - low == 1:
             out.copy_(s[low])
         elif high - low == 2:
@@ -80,7 +84,7 @@ def build_middle_mean(count: int, low: int, high: int, dtype: torch.dtype, devic
         return (s[count - 1] - s[0]).amax()
 
     samples = _samples(count, dtype, device)
-    return _build(kernel, f"middle_{count}_{low}_{high}", samples, torch.empty_like(samples[0]))
+    return _build(kernel, f"middle_{count}_{low}_{high}", bits_of(samples), torch.empty_like(samples[0]))
 
 
 @lru_cache(maxsize=64)
@@ -104,7 +108,7 @@ def build_leave_one_out(count: int, dtype: torch.dtype, device: torch.device) ->
     k = (count - 2) // 2
 
     def kernel(rows: Sequence[Tensor], floor: Tensor) -> tuple[list[Tensor], Tensor]:
-        s = _select(rows, program.steps, program.places)
+        s = _select(bits_of(rows), program.steps, program.places, dtype)
         low0, low1 = _spread_pair(s, k, k, count)
         high0, high1 = _spread_pair(s, k + 1, k, count)
         sums = []
@@ -121,26 +125,30 @@ def build_leave_one_out(count: int, dtype: torch.dtype, device: torch.device) ->
     )
 
 
+def bits_of(rows: Sequence[Tensor]) -> list[Tensor]:
+    """Return float32 or float64 rows seen as integers of their size."""
+    integer, _ = _KEYS[rows[0].dtype]
+    return [row.view(integer) for row in rows]
+
+
 def _select(
-    rows: Sequence[Tensor], steps: Sequence[tuple[bool, int, int, int]], places: dict[int, int]
+    bits: Sequence[Tensor],
+    steps: Sequence[tuple[bool, int, int, int]],
+    places: dict[int, int],
+    dtype: torch.dtype,
 ) -> dict[int, Tensor]:
-    registers = {place: _as_keys(row) for place, row in enumerate(rows)}
+    registers = {place: _flip(row, dtype) for place, row in enumerate(bits)}
     for is_maximum, first, second, target in steps:
         operation = torch.maximum if is_maximum else torch.minimum
         registers[target] = operation(registers[first], registers[second])
-    return {rank: _as_numbers(registers[place], rows[0].dtype) for rank, place in places.items()}
+    return {rank: _flip(registers[place], dtype).view(dtype) for rank, place in places.items()}
 
 
-def _as_keys(row: Tensor) -> Tensor:
-    """Return integers in the order of the row's numbers: those of negative numbers have their other bits inverted."""
-    integer, sign = _KEYS[row.dtype]
-    bits = row.view(integer)
-    return bits ^ ((bits >> sign) & torch.iinfo(integer).max)
-
-
-def _as_numbers(keys: Tensor, dtype: torch.dtype) -> Tensor:
+def _flip(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn bits of numbers into integers in the order of the numbers, or back: negative ones are inverted but for the
+    sign."""
     integer, sign = _KEYS[dtype]
-    return (keys ^ ((keys >> sign) & torch.iinfo(integer).max)).view(dtype)
+    return bits ^ ((bits >> sign) & torch.iinfo(integer).max)
 
 
 def _spread_pair(s: dict[int, Tensor], centre: int, k: int, count: int) -> tuple[Tensor, Tensor]:

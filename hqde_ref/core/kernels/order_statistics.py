@@ -18,7 +18,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.compiled import Backend, build_middle_mean, is_compiled
+from hqde_ref.core.kernels.compiled import Backend, bits_of, build_middle_mean, is_compiled
 from hqde_ref.core.kernels.networks import Program, selection_program
 from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, new_row, rejoin, require_finite, wide_dtype
 
@@ -183,6 +183,6 @@ def _compiled_mean(rows: Sequence[Tensor], low: int, high: int, rule: str, backe
     if kernel is None:
         return None
     result = new_row(rows[0])
-    if not math.isfinite(float(kernel(list(rows), result))):
+    if not math.isfinite(float(kernel(bits_of(rows), result))):
         require_finite(rule, rows)
     return result
