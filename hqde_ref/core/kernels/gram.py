@@ -134,6 +134,9 @@ def content_gram(
     except NotFinite:
         require_finite(rule, rows)
         raise
+    order = tuple(index for members in classes for index in members)
+    if len(classes) == len(rows):
+        return order, gram
     owners = [place for place, members in enumerate(classes) for _ in members]
     at = torch.tensor(owners, device=gram.norms.device)
     expanded = replace(
@@ -144,7 +147,7 @@ def content_gram(
         exponents=tuple(gram.exponents[owner] for owner in owners),
         centre=owners.index(centre_row(gram)),
     )
-    return tuple(index for members in classes for index in members), expanded
+    return order, expanded
 
 
 def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], *, by_origin: bool) -> Gram:
