@@ -22,7 +22,14 @@ from torch import Tensor
 
 from hqde_ref.core.kernels.compiled import Backend, build_exact_mean, is_compiled
 from hqde_ref.core.kernels.means import clamp_finite
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_weights, choose_block_length, new_row, require_data
+from hqde_ref.core.kernels.rows import (
+    Updates,
+    as_rows,
+    check_weights,
+    choose_sum_length,
+    new_row,
+    require_data,
+)
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 __all__ = [
@@ -131,7 +138,7 @@ def leaf_sum(rows: Sequence[Tensor], masses: Sequence[float], grid: Sequence[int
     """
     _check_blocks(blocks, length=rows[0].numel(), grid=grid)
     total = new_row(rows[0], dtype=torch.float64)
-    step = choose_block_length(total, rows_held=2)
+    step = choose_sum_length(total)
     buffer = torch.empty(min(step, total.numel()), dtype=torch.float64, device=total.device)
     for low, high, exponent in _pieces(blocks, grid, step):
         _sum_piece([row[low:high] for row in rows], masses, exponent, out=total[low:high], buffer=buffer)
@@ -207,7 +214,7 @@ def add_sums(parts: Sequence[Tensor]) -> Tensor:
             do="pass what leaf_sum or add_sums returned",
         )
     total = rows[0].clone()
-    step = choose_block_length(total, rows_held=2)
+    step = choose_sum_length(total)
     for low in range(0, total.numel(), step):
         part = total[low : low + step]
         for row in rows[1:]:
@@ -289,12 +296,13 @@ def exact_weighted_mean(
             magnet = torch.tensor(1.5 * 2.0**exponent, dtype=torch.float64, device=result.device)
             kernel([row[low:high] for row in given], numbers[:-1], magnet, numbers[-1], result[low:high])
         return _hold(result, tops)
-    step = choose_block_length(given[0], rows_held=2)
+    step = choose_sum_length(torch.empty(0, dtype=torch.float64, device=result.device))
     total, buffer = torch.empty(2, min(step, result.numel()), dtype=torch.float64, device=result.device).unbind(0)
+    divisor = torch.tensor(mass, dtype=torch.float64, device=result.device)  # a tensor, as in finish_mean
     for low, high, exponent in _pieces(ranges, grid, step):
         part = total[: high - low]
         _sum_piece([row[low:high] for row in given], weights, exponent, out=part, buffer=buffer)
-        result[low:high] = finish_mean(part, mass, result.dtype)
+        result[low:high] = round_once(part.div_(divisor), result.dtype)
     return _hold(result, tops)
 
 

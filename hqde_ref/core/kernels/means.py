@@ -8,18 +8,22 @@ depend on neither are in ``exact_sums``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.rows import choose_block_length, cut_blocks, new_row, wide_dtype
+from hqde_ref.core.kernels.rows import (
+    choose_block_length,
+    choose_sum_length,
+    cut_blocks,
+    is_finite_row,
+    new_row,
+    wide_dtype,
+)
 
 __all__ = ["average_rows", "blend_rows", "clamp_finite", "multiply_arena"]
 
-# Few operations on long pieces: unlike comparator networks, a running sum needs no more of the cache than itself.
-_SUM_BLOCK = 1 << 18
 _PRODUCT_PIECE = 1 << 14
 _PRODUCT_ROWS = 256  # of one product, whose errors pile up; fewer cost a pass over the result each
 _GROUP = 64  # more rows than this are summed in groups: fewer, larger steps, and rounding errors that do not pile up
@@ -30,7 +34,7 @@ def blend_rows(rows: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     result = new_row(rows[0])
     wide = wide_dtype(result.dtype)
     many = len(rows) > _GROUP
-    step = choose_block_length(result, rows_held=_GROUP) if many else _SUM_BLOCK
+    step = choose_block_length(result, rows_held=_GROUP) if many else choose_sum_length(result)
     factors = torch.tensor(shares, dtype=wide, device=result.device)
     buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
     staging = torch.empty(_GROUP * len(buffer) if many else 0, dtype=result.dtype, device=result.device)
@@ -99,30 +103,29 @@ def _multiply_pieces(arena: Tensor, shares: Tensor, out: Tensor) -> None:
 
 
 def average_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Return the plain mean of rows, (d,), as the first row plus mean differences: equal rows give that row."""
+    """Return the plain mean of rows, (d,), as a mean that moves from row to row: equal rows give that row."""
     if len(rows) == 1:
         return rows[0].clone()
     result = new_row(rows[0])
     wide, share = wide_dtype(result.dtype), 1.0 / len(rows)
     many = len(rows) > _GROUP
-    step = choose_block_length(result, rows_held=_GROUP if many else 3)
+    step = choose_block_length(result, rows_held=_GROUP) if many else choose_sum_length(result)
     ones = torch.ones(len(rows), dtype=wide, device=result.device)
-    buffers = torch.empty(3, min(step, result.numel()), dtype=wide, device=result.device)
-    staging = torch.empty(_GROUP * buffers.shape[1] if many else 0, dtype=result.dtype, device=result.device)
+    buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
+    staging = torch.empty(_GROUP * len(buffer) if many else 0, dtype=result.dtype, device=result.device)
     for out, pieces in zip(torch.split(result, step), cut_blocks(rows, step), strict=True):
-        difference, part, first = (buffer[: out.numel()] for buffer in buffers.unbind(0))
-        first = pieces[0] if pieces[0].dtype == wide else first.copy_(pieces[0])
+        part = out if out.dtype == wide and not many else buffer[: out.numel()]
+        first = pieces[0].to(wide)
         if many:
             _sum_groups(pieces, first, ones, part, staging)
+            torch.add(first, part, alpha=share, out=part)
         else:
-            torch.sub(pieces[1], first, out=part)
-            for piece in pieces[2:]:
-                part.add_(torch.sub(piece, first, out=difference))
-        if out.dtype == wide:
-            torch.add(first, part, alpha=share, out=out)
-        else:
-            out.copy_(part.mul_(share).add_(first))
-    if not result.is_meta and not math.isfinite(float(result.sum(dtype=torch.float64))):
+            torch.lerp(first, pieces[1].to(wide), 0.5, out=part)
+            for place, piece in enumerate(pieces[2:], start=3):
+                part.lerp_(piece.to(wide), 1.0 / place)
+        if part is not out:
+            out.copy_(part)
+    if not is_finite_row(result):
         return clamp_finite(blend_rows(rows, [share] * len(rows)))  # a difference overflowed
     return result
 

@@ -27,9 +27,11 @@ __all__ = [
     "check_count",
     "check_weights",
     "choose_block_length",
+    "choose_sum_length",
     "content_classes",
     "content_order",
     "cut_blocks",
+    "is_finite_row",
     "new_row",
     "rejoin",
     "require_data",
@@ -49,6 +51,7 @@ _FEW = 8
 _CPU_BLOCK = 1 << 16
 _CACHE = 16 << 20
 _GPU_BLOCK = 1 << 22
+_SUM_BYTES = 1 << 20
 _CLASS_VALUES = 1 << 20  # so many are compared at once
 
 
@@ -272,6 +275,14 @@ def require_finite(rule: str, rows: Sequence[Tensor]) -> None:
         raise NotFinite(rule=rule, rows=bad)
 
 
+def is_finite_row(row: Tensor) -> bool:
+    """Ask whether a row, say a result, holds neither NaN nor an infinity; one on the meta device does not."""
+    if row.is_meta:
+        return True
+    # A sum is fast, and finite unless the row is not or the sum overflows; only then is the row looked at closely.
+    return math.isfinite(float(row.sum(dtype=wide_dtype(row.dtype)))) or bool(torch.isfinite(row).all())
+
+
 def require_finite_part(rule: str, what: str, part: Tensor, *, do: str) -> None:
     """Refuse a tensor given beside the rows, ``what``, that holds NaN or an infinity.
 
@@ -297,6 +308,14 @@ def choose_block_length(
     while length > least and rows_held * length * row.element_size() > cache_bytes:
         length //= 2
     return length
+
+
+def choose_sum_length(sums: Tensor) -> int:
+    """Return how many coordinates to add up at once, into memory like ``sums``.
+
+    Few operations on long pieces: unlike a network, a running sum needs no more of the cache than itself.
+    """
+    return _SUM_BYTES // sums.element_size() if sums.device.type == "cpu" else _GPU_BLOCK
 
 
 def new_row(like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from hqde_ref.core.kernels.rows import (
     check_arena,
     check_count,
     check_weights,
+    is_finite_row,
     require_data,
     require_finite,
     wide_dtype,
@@ -77,7 +78,7 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
         rows = as_rows(updates, rule=_RULE)
         result = blend_rows(rows, _shares(weights, len(rows)))
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
-    if not result.is_meta and not math.isfinite(float(result.sum(dtype=wide_dtype(result.dtype)))):
+    if not is_finite_row(result):
         require_finite(_RULE, as_rows(updates, rule=_RULE) if rows is None else rows)  # an iterator gives them once
         clamp_finite(result)
     return result
