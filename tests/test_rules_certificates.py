@@ -21,6 +21,8 @@ OTHERWISE: list[tuple[str, dict[str, object]]] = [
     ("filtered_geometric_median", {"factor": 1.0}),
     ("filtered_geometric_median", {"factor": 1.0, "rejections_max": 1}),
     ("krum", {"neighbours": 2}),
+    ("multi_krum", {"neighbours": 2, "selected": 3}),
+    ("multi_krum", {"selected": 3}),
 ]
 
 
@@ -256,3 +258,38 @@ def test_a_trimmed_mean_names_the_setting_that_asks_for_more_rows() -> None:
         TooFewContributions, match=r"^trimmed_mean with faulty_max=6 needs at least 13 contributions, got 11"
     ):
         RULES["trimmed_mean"].aggregate(seeded(11, 4), faulty_max=6)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_multi_krums_certificate_tells_by_how_much_the_cut_was_clear(scale: float) -> None:
+    places = (0.0, 1.0, 2.5, 4.0, 8.0, 16.0, 32.0)
+    rows = torch.tensor(places, dtype=torch.float64)[:, None] * scale
+    right = certify("multi_krum", rows, rows[:4].mean(dim=0), faulty_max=1, selected=4)
+    scores = [sum(sorted((a - b) ** 2 for b in places)[1:5]) for a in places]
+    assert right.score_order == (2, 3, 1, 0, 4, 5, 6) == tuple(sorted(range(7), key=scores.__getitem__))
+    assert right.excess <= 1e-15 * scale
+    margin = sorted(scores)[4] / sorted(scores)[3] - 1.0
+    assert f"of which the next is {100 * margin:.3g} % higher" in right.because
+    wrong = certify("multi_krum", rows, rows[1:5].mean(dim=0), faulty_max=1, selected=4)
+    assert wrong.excess == pytest.approx(2.0 * scale)
+    everybody = certify("multi_krum", rows, rows.mean(dim=0), faulty_max=1, selected=7)
+    assert everybody.excess <= 1e-14 * scale
+    assert "the next" not in everybody.because
+
+
+def test_multi_krums_certificate_breaks_ties_as_the_rule_does() -> None:
+    rows = torch.tensor([[3.0], [-3.0], [1.0], [-1.0], [0.0], [0.0], [50.0]])
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1, 0], [1, 0, 3, 2, 6, 5, 4]):
+        for selected in range(1, 8):
+            output = RULES["multi_krum"].aggregate(rows[order], faulty_max=1, selected=selected)
+            found = certify("multi_krum", rows[order], output, faulty_max=1, selected=selected)
+            assert found.excess <= 1e-6, (order, selected)
+
+
+def test_multi_krums_certificate_refuses_what_the_rule_refuses() -> None:
+    rows = seeded(7, 3)
+    for selected in (0, 8, True, 2.0):
+        with pytest.raises(ConfigurationError, match=r"selected of multi_krum must be an integer of 1\.\.7"):
+            certify("multi_krum", rows, rows[0], faulty_max=1, selected=selected)
+    with pytest.raises(TooFewContributions, match=r"multi_krum with faulty_max=3 needs at least 9"):
+        certify("multi_krum", rows, rows[0], faulty_max=3)

@@ -21,6 +21,7 @@ __all__ = [
     "minimum_diameter_subset",
     "nearest_rows",
     "resolve_neighbours",
+    "resolve_selected",
     "round_scores",
 ]
 
@@ -75,6 +76,23 @@ def resolve_neighbours(rule: str, neighbours: int | None, *, count: int, faulty_
             wanted=f"an integer of {least}..{count - 1}",
             got=meant,
             do="take n - faulty_max - 2 (Blanchard) or n - faulty_max - 1 (ByzFL)",
+        )
+    return meant
+
+
+def resolve_selected(rule: str, selected: int | None, *, count: int, faulty_max: int) -> int:
+    """Return the number of rows meant to be averaged, None meaning all but ``faulty_max``.
+
+    Raises:
+        ConfigurationError: it is not an integer of 1..count.
+    """
+    meant = count - faulty_max if selected is None else selected
+    if isinstance(meant, bool) or not isinstance(meant, int) or not 1 <= meant <= count:
+        raise ConfigurationError(
+            setting=f"selected of {rule}",
+            wanted=f"an integer of 1..{count}",
+            got=meant,
+            do="average at least one row and at most all",
         )
     return meant
 

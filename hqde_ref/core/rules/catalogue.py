@@ -6,7 +6,7 @@ Pure: data.
 
 from __future__ import annotations
 
-from hqde_ref.core.certificates import certify_geometric_median, certify_krum
+from hqde_ref.core.certificates import certify_geometric_median, certify_krum, certify_multi_krum
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.blockwise_geometric_median import blockwise_geometric_median
 from hqde_ref.core.rules.bound import Bound
@@ -190,7 +190,7 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=_krum_least,
         bounds=(Bound(measure="variance", constant=bounds.multi_krum_kappa),),
         symmetries=_EUCLIDEAN | {"exact_fit"},
-        certify=None,
+        certify=certify_multi_krum,
         source="Blanchard et al. 2017 (arXiv:1703.02757); Bareilles et al. 2026 (arXiv:2602.03899)",
         description="Mean of the n - f contributions with the lowest Krum scores.",
     ),

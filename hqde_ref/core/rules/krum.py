@@ -16,8 +16,7 @@ from torch import Tensor
 from hqde_ref.core.kernels.gram import content_distances
 from hqde_ref.core.kernels.means import average_rows
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.core.kernels.selections import krum_order, resolve_neighbours
-from hqde_ref.errors import ConfigurationError
+from hqde_ref.core.kernels.selections import krum_order, resolve_neighbours, resolve_selected
 
 __all__ = ["choose_krum_rows", "krum", "multi_krum"]
 
@@ -57,14 +56,7 @@ def choose_krum_rows(
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max, beyond=3)
     counted = resolve_neighbours(rule, neighbours, count=len(rows), faulty_max=faulty_max)
-    wanted = len(rows) - faulty_max if selected is None else selected
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= len(rows):
-        raise ConfigurationError(
-            setting=f"selected of {rule}",
-            wanted=f"an integer of 1..{len(rows)}",
-            got=wanted,
-            do="average at least one row and at most all",
-        )
+    wanted = resolve_selected(rule, selected, count=len(rows), faulty_max=faulty_max)
     order, far = content_distances(rows, rule=rule)
     places = krum_order(far**2, neighbours=counted)
     return tuple(order[place] for place in places[:wanted])

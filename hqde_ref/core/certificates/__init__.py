@@ -1,0 +1,25 @@
+"""Certificates: how good an output is, from the contributions and the output alone.
+
+They are computed in float64 from the rows themselves and share with the solvers only how ties are broken, so they
+judge anybody's output as they judge ours.
+
+Source: HQDE clauses 4.5, 4.7 and 6.7.
+Pure: no clock, no randomness, no input or output; arguments are never changed. A certificate says nothing about
+which rows were honest: its bounds hold if at most ``faulty_max`` rows were not. Where float64 ends, right outputs may
+look wrong: sums near 1.8e308, distances below 1e-308.
+"""
+
+from hqde_ref.core.certificates.certificate import Certificate, judged_rows
+from hqde_ref.core.certificates.geometric_median import certify_geometric_median, median_certificate
+from hqde_ref.core.certificates.krum import certify_krum, certify_multi_krum
+from hqde_ref.core.certificates.ranks import certify_ranks
+
+__all__ = [
+    "Certificate",
+    "certify_geometric_median",
+    "certify_krum",
+    "certify_multi_krum",
+    "certify_ranks",
+    "judged_rows",
+    "median_certificate",
+]

@@ -1,0 +1,124 @@
+"""What a certificate holds, and what all certificates look at: rows and outputs that fit, differences in float64.
+
+Source: HQDE clauses 4.5, 4.7 and 6.7.
+Pure: no clock, no randomness, no input or output; arguments are never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hqde_ref.core.kernels.rows import Updates, as_rows, cut_blocks, require_data, require_finite, require_finite_part
+from hqde_ref.errors import LayoutError
+
+__all__ = ["Certificate", "differences_to", "distances_to", "judged_rows", "name_faulty"]
+
+_BLOCK_VALUES = 1 << 19
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What is known about an output.
+
+    rule: the rule that the output is judged by.
+    count, faulty_max: n rows, of which f may be anything.
+    excess: how far the output is from all that the certificate cannot tell from right; 0.0 is the best. For the
+        geometric median the subgradient norm over the sum of weights; for median and trimmed mean, in the units of the
+        rows, how far a coordinate lies from the rule's own in float64, so that rounding shows, and so for Multi-Krum;
+        for Krum the score over the best score, less 1.
+    because: one sentence for a person.
+    subgradient_norm: G, the least norm of a subgradient of the weighted sum of distances at the output (geometric
+        median only); in units of weight, so that 1 is one contribution's pull.
+    gap: upper bound on f(output) - min f, in units of distance times weight (geometric median only).
+    rank_interval: (a, b), 1-based: every coordinate of the output lies between the a-th and the b-th smallest value of
+        it, 0 being below all and n + 1 above all rows (coordinate-wise rules only); a > f and b <= n - f prove that it
+        is inside the honest range.
+    score_order: the rows by Krum score, lowest first (Krum and Multi-Krum only).
+    radius_factor: C such that |output - z| <= aside + C * max over honest i of |x_i - z| for every z, or None where f
+        and G are too large for such a bound (geometric median only).
+    aside: 0.0, or how far the output lies from the row that is judged in its place, being that row but for rounding:
+        beside an optimal row, however near, the pull of that row is left (geometric median only).
+    blocks: the certificate of each block of coordinates (blockwise geometric median only).
+    """
+
+    rule: str
+    count: int
+    faulty_max: int
+    excess: float
+    because: str
+    subgradient_norm: float | None = None
+    gap: float | None = None
+    radius_factor: float | None = None
+    rank_interval: tuple[int, int] | None = None
+    score_order: tuple[int, ...] | None = None
+    aside: float = 0.0
+    blocks: tuple[Certificate, ...] = ()
+
+
+def judged_rows(rule: str, updates: Updates, output: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the rows, and the output in float64, after checking that both are finite and fit together.
+
+    Raises:
+        TooFewContributions, LayoutError, NotFinite: for rows or an output that do not fit.
+    """
+    rows = as_rows(updates, rule=rule)
+    if not isinstance(output, Tensor):
+        raise LayoutError(
+            what=f"output of {rule}", wanted="a torch tensor", got=type(output).__name__, do="pass the rule's result"
+        )
+    if output.is_nested or output.layout != torch.strided:
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted="a dense row",
+            got="a nested tensor" if output.is_nested else f"a {output.layout} one",
+            do="call to_dense() first",
+        )
+    if output.shape != rows[0].shape or output.device != rows[0].device or not output.is_floating_point():
+        raise LayoutError(
+            what=f"output of {rule}",
+            wanted=f"a floating row of {rows[0].numel()} on {rows[0].device}",
+            got=f"{tuple(output.shape)} {output.dtype} on {output.device}",
+            do="pass the rule's result",
+        )
+    require_data(rule, rows)
+    require_finite(rule, rows)
+    require_finite_part(rule, "the output", output, do="do not use it: no rule makes that of finite rows")
+    return rows, output.detach().to(torch.float64)
+
+
+def differences_to(rows: Sequence[Tensor], point: Tensor) -> Iterator[Tensor]:
+    """Yield (n, m) float64 blocks of rows - point; the buffer is reused."""
+    step, length = max(256, _BLOCK_VALUES // len(rows)), point.numel()
+    if length == 0:
+        return
+    buffer = torch.empty(len(rows) * min(step, length), dtype=torch.float64, device=point.device)
+    for pieces in cut_blocks([*rows, point], step):
+        block = buffer[: len(rows) * pieces[-1].numel()].view(len(rows), -1)
+        for out, piece in zip(block.unbind(0), pieces[:-1], strict=True):
+            out.copy_(piece)
+        yield block.sub_(pieces[-1])
+
+
+def distances_to(rows: Sequence[Tensor], point: Tensor) -> Tensor:
+    """Return |x_i - point|, (n,) float64 on the CPU, without overflow or underflow on squaring."""
+    squares = torch.zeros(len(rows), dtype=torch.float64, device=point.device)
+    if rows[0].dtype != torch.float64:  # squares of narrower types fit into float64 as they are
+        for block in differences_to(rows, point):
+            squares += block.square_().sum(dim=1)
+        return squares.sqrt().cpu()
+    tops = torch.zeros_like(squares)
+    for block in differences_to(rows, point):
+        tops = torch.maximum(tops, block.abs().amax(dim=1))
+    tops.clamp_min_(1e-300)
+    for block in differences_to(rows, point):
+        squares += block.div_(tops[:, None]).square_().sum(dim=1)
+    return (squares.sqrt() * tops).cpu()
+
+
+def name_faulty(faulty_max: int) -> str:
+    """Return "1 faulty row", "2 faulty rows" and so on."""
+    return "1 faulty row" if faulty_max == 1 else f"{faulty_max} faulty rows"
