@@ -7,8 +7,6 @@ same bytes in the same process, ``error`` the distance to a float64 oracle over 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import os
 import sys
@@ -25,6 +23,7 @@ NAMES = (*TIMED, "large_n", "memory", "rounds")
 LARGE = ("mean", "median", "trimmed_mean", "mean_around_median", "geometric_median", "krum", "nnm_gm")
 SIZES = ((8, 1_000_000), (8, 10_000_000), (16, 1_000_000), (32, 500_000))
 QUICK_SIZES = ((8, 50_000), (16, 20_000))
+COMPILED = ("compiled", "arena, compiled in one pass")
 MISUSE = 4
 MOST_THREADS = 2
 
@@ -91,8 +90,8 @@ def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so
         if (row["bench"], row["n"], row["d"]) == (case.bench, case.n, case.d) and kind_of(row) == case.kind
     ]
     # Compiling takes longer than all else of a quick run: there, the median alone shows it.
-    skip = ("compiled",) if quick and (case.bench != "median" or case.n != 8) else ()
-    rounds, budget_s, least = (3, 0.3, 1) if quick else (5, 1.5, 3 if threads == 1 else 1)
+    skip = COMPILED if quick and (case.bench != "median" or case.n != 8) else ()
+    rounds, budget_s, least = (3, 0.3, 1) if quick else (11, 1.5, 3 if threads == 1 else 1)
     return measure_case(
         hosts,
         case,
@@ -106,13 +105,10 @@ def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so
 
 
 def _rounds(quick: bool) -> list[Row]:
-    """Rows of whole rounds, where this package has them."""
-    if importlib.util.find_spec("benchmarks.rounds") is None:
-        print("rounds: not measured, benchmarks.rounds is missing", file=sys.stderr)
-        return []
+    from benchmarks.rounds import rows  # brings Ray, which the other benches do without
+
     _progress("rounds")
-    found: list[Row] = importlib.import_module("benchmarks.rounds").rows(quick)
-    return found
+    return rows(quick)
 
 
 def _progress(text: str) -> None:
