@@ -71,6 +71,10 @@ def _certified_output(updates: Any, f: int) -> Tensor:
     return result
 
 
+# Without a large fusion size the sum is cut into loops that pass whole rows through memory.
+_ONE_LOOP: dict[str, Any] = {"max_fusion_size": 4096, "cpp.dynamic_threads": True}
+
+
 @lru_cache
 def _compile_one_pass(count: int) -> Callable[..., None]:
     def kernel(rows: Sequence[Tensor], shares: Tensor, out: Tensor) -> None:
@@ -80,7 +84,7 @@ def _compile_one_pass(count: int) -> Callable[..., None]:
         out.copy_(total)
 
     kernel.__code__ = kernel.__code__.replace(co_name=f"one_pass_{count}")  # else torch stops at the eighth
-    compiled: Callable[..., None] = torch.compile(kernel, dynamic=True, options={"cpp.dynamic_threads": True})
+    compiled: Callable[..., None] = torch.compile(kernel, dynamic=True, options=_ONE_LOOP)
     rows = torch.ones(count, (1 << 16) + 1)  # shorter ones would be compiled for one thread
     compiled(rows.unbind(0), torch.ones(count), torch.empty_like(rows[0]))
     return compiled
