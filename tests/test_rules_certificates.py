@@ -14,6 +14,7 @@ CERTIFIED = [pytest.param(rule, id=name) for name, rule in RULES.items() if rule
 # Settings that change the result on ``seeded(11, 30)``, two faulty.
 UNEQUAL = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
 OTHERWISE: list[tuple[str, dict[str, object]]] = [
+    ("weighted_mean", {"weights": UNEQUAL}),
     ("trimmed_mean", {"trimmed": 4}),
     ("geometric_median", {"weights": UNEQUAL}),
     ("blockwise_geometric_median", {"blocks": ((0, 10), (10, 30))}),
@@ -293,3 +294,25 @@ def test_multi_krums_certificate_refuses_what_the_rule_refuses() -> None:
             certify("multi_krum", rows, rows[0], faulty_max=1, selected=selected)
     with pytest.raises(TooFewContributions, match=r"multi_krum with faulty_max=3 needs at least 9"):
         certify("multi_krum", rows, rows[0], faulty_max=3)
+
+
+def test_a_means_certificate_says_how_far_off_the_output_is_and_who_can_lead_it() -> None:
+    rows, weights = torch.tensor([[0.0, 1.0], [3.0, 1.0], [6.0, 4.0]]), [1.0, 1.0, 2.0]
+    right, off = torch.tensor([3.75, 2.5]), torch.tensor([3.75, 2.25])
+    found = certify("weighted_mean", rows, right, faulty_max=0, weights=weights)
+    assert (found.excess, found.because) == (
+        0.0,
+        "the output is at most 0 in any coordinate from the mean, of rows that are all trusted",
+    )
+    wrong = certify("weighted_mean", rows, off, faulty_max=1, weights=weights)
+    assert wrong.excess == 0.25
+    assert wrong.because.endswith("at most 0.25 in any coordinate from the mean, which any of them can lead anywhere")
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if "weights" in rule.settings])
+@pytest.mark.parametrize("weights", [[1e-300, 1e300, 1e300], [5e-324] * 3, [5e307] * 3])
+def test_a_certificate_of_extreme_weights_is_of_their_ratios(name: str, weights: list[float]) -> None:
+    rows = seeded(3, 8)
+    output = RULES[name].aggregate(rows, faulty_max=0, weights=weights)
+    assert certify(name, rows, output, faulty_max=0, weights=weights).excess < 1e-9
+    assert certify(name, rows, output + 1.0, faulty_max=0, weights=weights).excess > 0.1

@@ -12,6 +12,7 @@ look wrong: sums near 1.8e308, distances below 1e-308.
 from hqde_ref.core.certificates.certificate import Certificate, judged_rows
 from hqde_ref.core.certificates.geometric_median import certify_geometric_median, median_certificate
 from hqde_ref.core.certificates.krum import certify_krum, certify_multi_krum
+from hqde_ref.core.certificates.means import certify_weighted_mean
 from hqde_ref.core.certificates.ranks import certify_ranks
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "certify_krum",
     "certify_multi_krum",
     "certify_ranks",
+    "certify_weighted_mean",
     "judged_rows",
     "median_certificate",
 ]

@@ -27,9 +27,9 @@ class Certificate:
     rule: the rule that the output is judged by.
     count, faulty_max: n rows, of which f may be anything.
     excess: how far the output is from all that the certificate cannot tell from right; 0.0 is the best. For the
-        geometric median the subgradient norm over the sum of weights; for median and trimmed mean, in the units of the
-        rows, how far a coordinate lies from the rule's own in float64, so that rounding shows, and so for Multi-Krum;
-        for Krum the score over the best score, less 1.
+        geometric median the subgradient norm over the sum of weights; for Krum the score over the best score, less 1;
+        for all others, in the units of the rows, how far a coordinate lies from the rule's own in float64, so that
+        rounding shows.
     because: one sentence for a person.
     subgradient_norm: G, the least norm of a subgradient of the weighted sum of distances at the output (geometric
         median only); in units of weight, so that 1 is one contribution's pull.

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from hqde_ref.core.certificates.certificate import (
     Certificate,
-    differences_to,
     distances_to,
     judged_rows,
     name_faulty,
 )
+from hqde_ref.core.certificates.means import farthest_from_mean
 from hqde_ref.core.kernels.rows import Updates, check_count, content_order
 from hqde_ref.core.kernels.selections import lowest_scores, resolve_neighbours, resolve_selected
 
@@ -73,8 +73,7 @@ def certify_multi_krum(
     scores, order = _scores(rule, rows, faulty_max=faulty_max, neighbours=neighbours)
     wanted = resolve_selected(rule, selected, count=len(rows), faulty_max=faulty_max)
     chosen = [rows[index] for index in order[:wanted]]
-    off = (float((block / wanted).sum(dim=0).abs().max()) for block in differences_to(chosen, point))
-    excess = max(off, default=0.0)
+    excess = farthest_from_mean(chosen, point, [1.0 / wanted] * wanted)
     because = f"the output is at most {excess:.3g} in any coordinate from the mean of the {wanted} rows of lowest score"
     if wanted < len(rows):
         last, next_score = (float(scores[order[place]]) for place in (wanted - 1, wanted))

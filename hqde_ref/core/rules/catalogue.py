@@ -6,7 +6,12 @@ Pure: data.
 
 from __future__ import annotations
 
-from hqde_ref.core.certificates import certify_geometric_median, certify_krum, certify_multi_krum
+from hqde_ref.core.certificates import (
+    certify_geometric_median,
+    certify_krum,
+    certify_multi_krum,
+    certify_weighted_mean,
+)
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.blockwise_geometric_median import blockwise_geometric_median
 from hqde_ref.core.rules.bound import Bound
@@ -56,7 +61,7 @@ ENTRIES: tuple[Rule, ...] = (
         least_contributions=lambda f: 1,
         bounds=(),
         symmetries=_EUCLIDEAN | {"diagonal_scale", "monotone", "lipschitz"},
-        certify=None,
+        certify=certify_weighted_mean,
         source="clause 3.3; Blanchard et al. 2017, Lemma 1",
         description="Weighted mean with order-free bits, good to n * 2^-51 of the greatest entry; tolerates no faulty "
         "contribution.",
