@@ -17,6 +17,8 @@ from benchmarks.data import FAR, HARD, NEAR, Case
 from benchmarks.hosts import Host, start_hosts
 from benchmarks.measure import Row, kind_of, measure_case
 from benchmarks.memory import memory_rows
+from hqde_ref.errors import ConfigurationError, RuntimeFault
+from simulator.terminal import BAD_INPUT, HARNESS_FAILED, INTERRUPTED, complain, require_file, write_text
 
 TIMED = ("mean", "exact_mean", "median", "trimmed_mean", "geometric_median", "krum", "mda", "nnm_gm", "leave_one_out")
 NAMES = (*TIMED, "large_n", "memory", "rounds")
@@ -24,7 +26,6 @@ LARGE = ("mean", "median", "trimmed_mean", "mean_around_median", "geometric_medi
 SIZES = ((8, 1_000_000), (8, 10_000_000), (16, 1_000_000), (32, 500_000))
 QUICK_SIZES = ((8, 50_000), (16, 20_000))
 COMPILED = ("compiled", "arena, compiled in one pass")
-MISUSE = 4
 MOST_THREADS = 2
 
 
@@ -124,21 +125,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.only if name not in NAMES]
-    if unknown:
-        print(f"no bench is called {', '.join(map(repr, unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
-        return MISUSE
-    if options.json.is_dir() or not options.json.parent.is_dir():
-        what = f"{options.json} is a folder" if options.json.is_dir() else f"{options.json.parent} is no folder"
-        print(f"{what}; name a file in a folder that exists", file=sys.stderr)
-        return MISUSE
+    try:
+        _check(options.only, options.json)
+    except ConfigurationError as error:
+        return complain(str(error), BAD_INPUT)
+    saved: list[Row] = []
 
     def save(rows: list[Row]) -> None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text(options.json, json.dumps(rows, indent=1) + "\n")
+        saved[:] = rows
 
-    rows = run(options.only, quick=options.quick, save=save)
-    print(f"{len(rows)} rows in {options.json}")
+    try:
+        run(options.only, quick=options.quick, save=save)
+    except KeyboardInterrupt:
+        _progress("")
+        kept = f"{options.json} has the {len(saved)} rows measured so far" if saved else "nothing was written"
+        return complain(f"interrupted; {kept}", INTERRUPTED)
+    except RuntimeFault as error:
+        return complain(str(error), HARNESS_FAILED)
+    print(f"{len(saved)} rows in {options.json}")
     return 0
+
+
+def _check(only: Sequence[str], path: Path) -> None:
+    """Refuse, before anything is measured, names that no bench has and a file that cannot be written."""
+    unknown = [name for name in only if name not in NAMES]
+    if unknown:
+        raise ConfigurationError(
+            setting="--only",
+            wanted=f"names among {', '.join(NAMES)}",
+            got=", ".join(unknown),
+            do="leave it out for all of them",
+        )
+    require_file("--json", path)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
@@ -48,8 +49,38 @@ def test_an_unknown_bench_is_one_clear_line_and_exit_4(capsys: pytest.CaptureFix
     assert command.main(["--only", "meen", "--json", str(tmp_path / "rows.json")]) == 4
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "no bench is called 'meen'" in said
-    assert "geometric_median" in said
+    assert said.startswith("--only must be names among mean, exact_mean, ")
+    assert said.endswith("got 'meen'; leave it out for all of them.\n")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run", lambda *_, **__: pytest.fail("it was measured"))
+    for path, said in (
+        (tmp_path, "must be a file in a folder that exists"),
+        (tmp_path / "nowhere" / "rows.json", "make the folder first"),
+        (Path("/proc/rows.json"), "must be a file that can be written"),
+    ):
+        assert command.main(["--quick", "--json", str(path)]) == 4
+        assert said in capsys.readouterr().err
+
+
+def test_an_interrupted_run_keeps_the_rows_of_finished_cases(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(only: Sequence[str], *, quick: bool, save: Callable[[list[Row]], None]) -> list[Row]:
+        if "median" in only:
+            save([row(), row(who="numpy")])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", run)
+    path = tmp_path / "rows.json"
+    assert command.main(["--quick", "--only", "mean", "--json", str(path)]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert command.main(["--quick", "--only", "median", "--json", str(path)]) == 130
+    assert capsys.readouterr().err == f"interrupted; {path} has the 2 rows measured so far\n"
+    assert len(json.loads(path.read_text())) == 2
 
 
 def test_a_run_writes_rows_and_goes_on_without_peers(

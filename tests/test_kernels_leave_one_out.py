@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hqde_ref.core.kernels.leave_one_out import leave_one_out_ratios, leave_one_out_scores, leave_one_out_table
-from hqde_ref.errors import ConfigurationError, NotFinite, TooFewContributions
+from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
 
 def slow_table(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,3 +119,32 @@ def test_every_score_of_finite_rows_is_finite(dtype: torch.dtype) -> None:
         assert max(ratios[:5]) < ratios[5]
     both = torch.tensor([[greatest], [-greatest], [greatest], [-greatest], [1.0]], dtype=dtype)
     assert all(map(math.isfinite, leave_one_out_ratios(both)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("end", ["greatest", "least"])
+def test_ratios_are_free_of_units_to_the_ends_of_a_dtype(dtype: torch.dtype, end: str) -> None:
+    """Differences of the greatest numbers overflow, and shares of the least ones vanished."""
+    kind = torch.finfo(dtype)
+    for rows in ([[1.0], [-1.0], [1.0], [-1.0], [0.5]], [[5.0], [5.0], [5.0], [5.0], [6.0]], [[1.0, -2.0]] * 3):
+        plain = torch.tensor(rows, dtype=torch.float64)
+        least = 2.0 * kind.smallest_normal * kind.eps
+        unit = 2.0 ** (math.frexp(kind.max / float(plain.abs().max()))[1] - 1) if end == "greatest" else least
+        scaled = (plain * unit).to(dtype)
+        assert torch.equal(scaled.double(), plain * unit)
+        assert leave_one_out_ratios(scaled) == pytest.approx(leave_one_out_ratios(plain), rel=1e-12)
+
+
+def test_ratios_of_many_tiny_numbers_are_those_of_large_ones() -> None:
+    rows = torch.randn(7, 100_000, generator=torch.Generator().manual_seed(1))
+    wanted = leave_one_out_ratios(rows)
+    for scale in (2.0**-120, 2.0**-127, 2.0**124):
+        assert leave_one_out_ratios(rows * scale) == pytest.approx(wanted, rel=1e-4)
+        assert leave_one_out_ratios(rows.double() * scale) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_scores_of_rows_without_data_are_refused() -> None:
+    rows = torch.randn(5, 3, device="meta")
+    for ask in (leave_one_out_scores, leave_one_out_ratios):
+        with pytest.raises(LayoutError, match="updates of leave_one_out: wanted rows with data, got rows on the meta"):
+            ask(rows)

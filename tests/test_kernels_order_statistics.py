@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy
 import pytest
@@ -120,6 +121,42 @@ def test_nearest_mean_is_the_definition_with_ties_shared(count: int, dtype: torc
         wanted = torch.tensor([slow_nearest_mean(column, keep) for column in rows.double().T.tolist()])
         result = nearest_mean(rows.unbind(0), keep=keep, rule="test")
         assert torch.allclose(result.double(), wanted.double(), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def exact_nearest_mean(column: list[float], keep: int) -> float:
+    """The definition in rationals: ``slow_nearest_mean`` rounds its median too."""
+    values = sorted(map(Fraction, column))
+    twice = values[(len(values) - 1) // 2] + values[len(values) // 2]
+    lefts = [values[i] + values[i + keep] for i in range(len(values) - keep)]
+    first, last = sum(ends < twice for ends in lefts), sum(ends <= twice for ends in lefts)
+    return float((sum(values[first : first + keep]) + sum(values[last : last + keep])) / (2 * keep))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("size", "offset"), [(1.0, 0.0), (1e-3, 1.0), (2e-2, 1.0), ("greatest", 0.0)])
+def test_the_window_nearest_to_the_median_is_chosen_exactly(
+    dtype: torch.dtype, size: float | str, offset: float
+) -> None:
+    """Around a midpoint rounded to the rows' dtype, windows of rows close together were told apart wrongly."""
+    scale = torch.finfo(dtype).max if isinstance(size, str) else size
+    for count in (4, 5, 8, 11):
+        uniform = torch.rand(count, 400, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+        rows = ((2.0 * uniform - 1.0) * scale + offset).to(dtype)
+        for keep in range((count + 1) // 2, count):
+            exact = [exact_nearest_mean(column, keep) for column in rows.double().T.tolist()]
+            wanted = torch.tensor(exact, dtype=torch.float64)
+            found = nearest_mean(rows.unbind(0), keep=keep, rule="test")
+            assert torch.isfinite(found).all()
+            rounding = keep * torch.finfo(dtype).eps * rows.double().abs().amax(dim=0)  # of a sum of so many
+            assert ((found.double() - wanted).abs() <= rounding).all(), (count, keep)
+
+
+def test_equally_near_windows_share_where_their_median_is_no_number_of_the_dtype() -> None:
+    unit = 2.0**-23
+    near = torch.tensor([[0.0], [999.0], [1000.0], [2000.0]]) * unit + 1.0  # median 999.5 units: the first three
+    tied = torch.tensor([[0.0], [1000.0], [1001.0], [2001.0]]) * unit + 1.0  # 667 and 1334: 1000.5
+    assert float(nearest_mean(near.unbind(0), keep=3, rule="t") - 1.0) / unit == 667.0
+    assert float(nearest_mean(tied.unbind(0), keep=3, rule="t") - 1.0) / unit in (1000.0, 1001.0)
 
 
 def test_nearest_mean_is_odd_under_negation() -> None:

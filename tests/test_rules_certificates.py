@@ -316,3 +316,69 @@ def test_a_certificate_of_extreme_weights_is_of_their_ratios(name: str, weights:
     output = RULES[name].aggregate(rows, faulty_max=0, weights=weights)
     assert certify(name, rows, output, faulty_max=0, weights=weights).excess < 1e-9
     assert certify(name, rows, output + 1.0, faulty_max=0, weights=weights).excess > 0.1
+
+
+@pytest.mark.parametrize("rule", CERTIFIED)
+@pytest.mark.parametrize("exponent", [-1073, -1030, -950, 900, 1020, 1023])
+def test_own_results_are_certified_to_the_ends_of_float64(rule: Rule, exponent: int) -> None:
+    """Differences overflowed, distances and their squares vanished, and Krum's certificate crashed."""
+    rows = (2.0 * torch.rand(9, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64) - 1.0).mul_(
+        2.0**30
+    )
+    rows = rows.trunc_() * 2.0**-30 if exponent > 0 else rows.trunc_()
+    rows = rows * 2.0 ** (exponent - (exponent < -1000)) * (2.0 if exponent < -1000 else 1.0)
+    output = rule.aggregate(rows, faulty_max=2)
+    top = float(rows.abs().max())
+    lengthy = rule.name in (
+        "weighted_mean",
+        "coordinate_median",
+        "lower_coordinate_median",
+        "trimmed_mean",
+        "multi_krum",
+    )
+    found = certify(rule.name, rows, output, faulty_max=2)
+    assert found.excess <= 1e-8 * (top if lengthy else 1.0)
+    wrong = certify(rule.name, rows, rows.amax(dim=0), faulty_max=2)
+    assert wrong.excess > 0.1 * (top if lengthy else 1.0)
+    assert "nan" not in found.because + wrong.because
+
+
+@pytest.mark.parametrize("name", ["krum", "multi_krum"])
+@pytest.mark.parametrize(("near", "far"), [(1e-170, 1.0), (1e-200, 1.0), (1e-300, 1e300)])
+def test_scores_are_ordered_whatever_lies_between_them(name: str, near: float, far: float) -> None:
+    """Squares of the far rows overflowed in the unit of the near ones, and were all alike."""
+    places = [0.0, 1.0, 3.0, 7.0]
+    rows = torch.tensor([*(near * x for x in places), far, -far, 4.0 * far, 9.0 * far], dtype=torch.float64)[:, None]
+    found = certify(name, rows, rows[1], faulty_max=1)
+    # Five neighbours each: all of the near ones count a far one, so that the sum over all rows decides among those.
+    assert found.score_order is not None
+    assert found.score_order[4:] == (4, 5, 6, 7)
+    assert "nan" not in found.because
+    off = certify("multi_krum", rows, rows[:6].mean(dim=0), faulty_max=1, selected=6)
+    assert off.excess <= 1e-15 * far
+    assert "next is" in off.because
+    assert "inf" not in off.because
+
+
+def test_rows_of_float32_meet_an_output_beyond_them() -> None:
+    rows = seeded(9, 5).float()
+    far = certify("geometric_median", rows, torch.full((5,), 1e300, dtype=torch.float64), faulty_max=2)
+    assert far.excess == pytest.approx(1.0)
+    assert far.gap == pytest.approx(9e300 * math.sqrt(5.0))
+    assert certify("geometric_median", rows, torch.full((5,), 1e-300, dtype=torch.float64), faulty_max=2).excess > 0.1
+
+
+@pytest.mark.parametrize("rule", CERTIFIED)
+def test_a_certificate_names_its_own_rule_and_takes_rows_from_a_generator(rule: Rule) -> None:
+    rows = seeded(7, 3)
+    output = rule.aggregate(rows, faulty_max=1)
+    assert certify(rule.name, (row for row in rows), output, faulty_max=1) == certify(  # type: ignore[arg-type]
+        rule.name, rows, output, faulty_max=1
+    )
+    for wrong, got in (
+        (output[:-1], r"got \(2,\) torch.float64 on cpu"),
+        (output.to(torch.float8_e4m3fn), r"got \(3,\) torch.float8_e4m3fn on cpu"),
+        (output.numpy(), "got ndarray"),
+    ):
+        with pytest.raises(LayoutError, match=f"^output of {rule.name}: wanted a .*{got}"):
+            certify(rule.name, rows, wrong, faulty_max=1)  # type: ignore[arg-type]

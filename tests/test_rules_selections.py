@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy
@@ -468,3 +469,19 @@ def test_what_is_no_collection_of_rows_is_refused_by_name(updates: object) -> No
         krum(updates, faulty_max=1)  # type: ignore[arg-type]
     with pytest.raises(LayoutError, match="wanted dense rows"):
         krum([row.to_sparse() for row in seeded(5, 3)], faulty_max=1)
+
+
+@pytest.mark.parametrize(("near", "far", "dtype"), [(1e-31, 1e30, torch.float32), (1e-140, 1.0, torch.float64)])
+def test_krum_scores_rows_of_two_scales_exactly(near: float, far: float, dtype: torch.dtype) -> None:
+    """Rows 2**200 times as far out as the median used to count as just that far: Multi-Krum took the wrong ones."""
+    generator = torch.Generator().manual_seed(4)
+    for count, close in ((5, 3), (7, 4), (9, 5), (11, 2)):
+        rows = torch.randn(count, 3, generator=generator, dtype=torch.float64) * near
+        rows[close:] = torch.randn(count - close, 3, generator=generator, dtype=torch.float64) * far
+        rows = rows.to(dtype)
+        exact = [[Fraction(value) for value in row] for row in rows.tolist()]
+        squares = [[sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) for y in exact] for x in exact]
+        scores = [sum(sorted(line)[1 : count - 2]) for line in squares]
+        order = choose_krum_rows(rows, faulty_max=1, selected=count)
+        for before, after in itertools.pairwise(order):
+            assert scores[before] <= scores[after] * (1 + Fraction(1, 10**6))

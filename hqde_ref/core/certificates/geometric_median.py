@@ -13,17 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hqde_ref.core.certificates.certificate import (
-    Certificate,
-    differences_to,
-    distances_to,
-    judged_rows,
-    name_faulty,
-)
+from hqde_ref.core.certificates.certificate import Certificate, Judged, judge, name_faulty
 from hqde_ref.core.kernels.gram import scale_up
 from hqde_ref.core.kernels.rows import Updates, check_count, check_weights
 
-__all__ = ["certify_geometric_median", "median_certificate"]
+__all__ = ["certify_geometric_median", "judge_geometric_median", "median_certificate"]
 
 _EXTREME = 200  # binary exponent of a weight
 _ROUNDED = 1e-9  # a share of 1 that was computed may come out as that much less
@@ -36,48 +30,56 @@ def certify_geometric_median(
 
     Args:
         updates: n tensors (d,) or one (n, d) tensor, finite.
-        output: (d,) on the same device, of any floating dtype.
+        output: (d,) on the same device, float16, bfloat16, float32 or float64 whatever the rows are.
         faulty_max: f; the f heaviest rows are taken to be faulty for the radius.
         weights: n positive numbers, None for 1 each.
     Raises:
         TooFewContributions, LayoutError, NotFinite, ConfigurationError: as the rule itself; NotFinite for the output.
     """
-    rule = "geometric_median"
-    rows, point = judged_rows(rule, updates, output)
-    check_count(rule, count=len(rows), faulty_max=faulty_max)
-    given = check_weights(rule, weights, count=len(rows))
+    return judge_geometric_median(judge("geometric_median", updates, output), faulty_max=faulty_max, weights=weights)
+
+
+def judge_geometric_median(
+    judged: Judged,
+    *,
+    faulty_max: int,
+    weights: Sequence[float] | Tensor | None = None,
+    rule: str = "geometric_median",
+) -> Certificate:
+    """``certify_geometric_median`` of rows and an output that were found to fit; errors name ``rule``."""
+    check_count(rule, count=len(judged.rows), faulty_max=faulty_max)
+    given = check_weights(rule, weights, count=len(judged.rows))
     exponent = math.frexp(max(given))[1]
     unit = exponent if abs(exponent) > _EXTREME else 0  # only ratios count, and squares of extreme weights do not fit
     given = tuple(math.ldexp(weight, -unit) for weight in given)
-    far = distances_to(rows, point)
-    found, nearest = _judge(rows, point, given, far, faulty_max), int(far.argmin())
+    far = judged.distances_to(judged.point)
+    found, nearest = _judge(judged, judged.point, given, far, faulty_max), int(far.argmin())
     aside = float(far[nearest])
-    if 0.0 < aside <= _rounding(output, rows[nearest]):
-        row = rows[nearest].to(torch.float64)
-        found = _better(found, _judge(rows, row, given, distances_to(rows, row), faulty_max), aside, math.fsum(given))
-    return _in_units(found, unit)
+    if 0.0 < aside <= _rounding(judged, nearest):
+        row = judged.place_of(nearest)
+        of_row = _judge(judged, row, given, judged.distances_to(row), faulty_max)
+        found = _better(found, of_row, aside, math.fsum(given))
+    return _in_units(replace(found, rule=rule), weight=unit, length=judged.unit)
 
 
-def _judge(
-    rows: Sequence[Tensor], point: Tensor, weights: tuple[float, ...], far: Tensor, faulty_max: int
-) -> Certificate:
+def _judge(judged: Judged, point: Tensor, weights: tuple[float, ...], far: Tensor, faulty_max: int) -> Certificate:
     w = torch.tensor(weights, dtype=torch.float64)
     there = far == 0.0
     pulls = torch.where(there, 0.0, w / torch.where(there, 1.0, far))
     rest = torch.where(there, 0.0, w / far.clamp_min(_weighted_middle(far, w)).clamp_min(1e-300))
-    pull, lean = _pull_and_lean(rows, point, pulls, rest)
+    pull, lean = _pull_and_lean(judged, point, pulls, rest)
     norm = max(0.0, pull - float(w[there].sum())) if math.isfinite(pull) else math.inf
     dual = _dual_gap(far, w, rest, norm, lean * norm) if math.isfinite(norm) else math.inf
     return median_certificate(far, weights, norm, faulty_max=faulty_max, gap=dual)
 
 
-def _rounding(output: Tensor, row: Tensor) -> float:
-    """Return how far rounding to the coarser dtype of the two may have moved the output."""
-    eps = max(torch.finfo(output.dtype).eps, torch.finfo(row.dtype).eps)
-    size = float(torch.linalg.vector_norm(output.detach(), dtype=torch.float64))  # without a copy in float64
+def _rounding(judged: Judged, index: int) -> float:
+    """Return how far rounding to the coarser dtype of the two may have moved the output from that row."""
+    eps = max(torch.finfo(judged.dtype).eps, torch.finfo(judged.rows[index].dtype).eps)
+    size = float(torch.linalg.vector_norm(judged.point))
     if not 1e-150 < size < math.inf:  # squares of what is so large or small do not fit
-        top = float(output.detach().abs().max())
-        size = top * float(torch.linalg.vector_norm(output.detach().double() / top)) if top > 0.0 else 0.0
+        top = float(judged.point.abs().max())
+        size = top * float(torch.linalg.vector_norm(judged.point / top)) if top > 0.0 else 0.0
     return eps * size
 
 
@@ -88,18 +90,20 @@ def _better(own: Certificate, of_row: Certificate, aside: float, total: float) -
     assert of_row.gap is not None
     if own.subgradient_norm <= of_row.subgradient_norm:
         return own
-    because = of_row.because.replace("the output", f"the output, but for {aside:.3g} of rounding,", 1)
-    return replace(of_row, aside=aside, gap=of_row.gap + total * aside, because=because)
+    return replace(of_row, aside=aside, gap=of_row.gap + total * aside)
 
 
-def _in_units(found: Certificate, unit: int) -> Certificate:
-    """The certificate where weights are 2**unit as large; its sentence counts in the heaviest."""
+def _in_units(found: Certificate, *, weight: int, length: int) -> Certificate:
+    """The certificate where weights are 2**weight and distances 2**length as large; its sentence keeps the weights."""
     assert found.subgradient_norm is not None
     assert found.gap is not None
+    gap, aside = scale_up(found.gap, length), scale_up(found.aside, length)
     return replace(
         found,
-        subgradient_norm=scale_up(found.subgradient_norm, unit) if math.isfinite(found.excess) else math.inf,
-        gap=scale_up(found.gap, unit) if math.isfinite(found.gap) else math.inf,
+        subgradient_norm=scale_up(found.subgradient_norm, weight),
+        gap=scale_up(gap, weight),
+        aside=aside,
+        because=_median_sentence(found.subgradient_norm, gap, found.radius_factor, found.faulty_max, aside=aside),
     )
 
 
@@ -131,19 +135,20 @@ def median_certificate(
     )
 
 
-def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: int) -> str:
+def _median_sentence(norm: float, gap: float, factor: float | None, faulty_max: int, *, aside: float = 0.0) -> str:
+    beside = f", but for {aside:.3g} of rounding," if aside > 0.0 else ""
     found = "is a geometric median" if norm == 0.0 else f"leaves a pull of {norm:.3g} contributions (gap {gap:.3g})"
     bound = (
         "and no radius can be promised" if factor is None else f"and lies within {factor:.4g} honest radii of any point"
     )
-    return f"the output {found} {bound} with {name_faulty(faulty_max)}"
+    return f"the output{beside} {found} {bound} with {name_faulty(faulty_max)}"
 
 
-def _pull_and_lean(rows: Sequence[Tensor], point: Tensor, pulls: Tensor, rest: Tensor) -> tuple[float, float]:
+def _pull_and_lean(judged: Judged, point: Tensor, pulls: Tensor, rest: Tensor) -> tuple[float, float]:
     """Return |R| and <R/|R|, sum_i rest_i (x_i - point)> for R = sum_i pulls_i (x_i - point)."""
     pulls, rest = pulls.to(point.device), rest.to(point.device)
     square = inner = 0.0
-    for block in differences_to(rows, point):
+    for block in judged.differences_to(point):
         pull = torch.mv(block.T, pulls)
         square += float(torch.dot(pull, pull))
         inner += float(torch.dot(rest, torch.mv(block, pull)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hqde_ref.core.certificates.certificate import Certificate, differences_to, judged_rows, name_faulty
+from hqde_ref.core.certificates.certificate import Certificate, judge, name_faulty
+from hqde_ref.core.kernels.gram import scale_up
 from hqde_ref.core.kernels.rows import Updates, check_count
 
 __all__ = ["certify_ranks"]
@@ -22,15 +23,16 @@ def certify_ranks(updates: Updates, output: Tensor, *, faulty_max: int, rule: st
         rule: the rule claimed.
         low, high: 1-based ranks, of which the rule's coordinates are the means.
     """
-    rows, point = judged_rows(rule, updates, output)
-    check_count(rule, count=len(rows), faulty_max=faulty_max)
-    count, excess, below, above = len(rows), 0.0, len(rows), len(rows)
-    for block in differences_to(rows, point):
+    judged = judge(rule, updates, output)
+    count, excess = len(judged.rows), 0.0
+    check_count(rule, count=count, faulty_max=faulty_max)
+    below = above = count
+    for block in judged.differences_to(judged.point):
         below = min(below, int((block <= 0.0).sum(dim=0).min()))
         above = min(above, int((block >= 0.0).sum(dim=0).min()))
         ordered = block.sort(dim=0).values
         off = (ordered[low - 1 : high] / (high + 1 - low)).sum(dim=0)
-        excess = max(excess, float(off.abs().max()))
+        excess = max(excess, scale_up(float(off.abs().max()), judged.unit))
     interval = (below, count + 1 - above)
     inside = interval[0] > faulty_max and interval[1] <= count - faulty_max
     low, high = interval

@@ -51,7 +51,7 @@ _RECENTRE_MAX = 32
 NEAR = 1e-3  # of squared distances below this share of a product, digits are missing
 _LARGE = {torch.float32: 100, torch.float64: 1000}  # 2**unit times a coefficient, and a row, stay finite up to here
 _SHARE = 20
-_SPREAD_EXPONENT = 200  # a row 2**200 times farther than most acts by its direction alone
+_SPREAD_EXPONENT = 480  # a row 2**480 times farther than most acts by its direction alone; squares still add up
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +59,7 @@ class Gram:
     """Inner products of the n rows z_i = x_i - centre, taken apart so that no size of a row overflows.
 
     cosines: (n, n) float64, <z_i, z_j> / (|z_i| |z_j|); 0 in the rows and columns of a zero z_i.
-    norms: (n,) float64, |z_i| in units of 2**unit, those beyond 2**200 of the median brought back to it.
+    norms: (n,) float64, |z_i| in units of 2**unit, those beyond 2**480 of the median brought back to it.
     lengths: (n,) float64, |z_i| * 2**-exponents[i].
     exponents: powers of two that the rows are scaled down by before they are multiplied.
     centre: the index of the row that is subtracted, or None where another point was.

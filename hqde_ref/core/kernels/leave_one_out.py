@@ -28,6 +28,7 @@ from hqde_ref.core.kernels.rows import (
     as_rows,
     choose_block_length,
     cut_blocks,
+    require_data,
     require_finite,
     wide_dtype,
 )
@@ -68,6 +69,7 @@ def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Back
         )
     floor = float(floor)
     rows = _checked(updates)
+    require_data(_RULE, rows)
     if is_compiled(backend, rows, rule=_RULE):
         kernel = build_leave_one_out(len(rows), rows[0].dtype, rows[0].device)
         if kernel is not None:
@@ -93,20 +95,32 @@ def leave_one_out_ratios(updates: Updates) -> tuple[float, ...]:
     Args and Raises: as for ``leave_one_out_scores``.
     """
     rows = _checked(updates)
-    deviations, spreads, share = [0.0] * len(rows), [0.0] * len(rows), 2.0 ** -rows[0].numel().bit_length()
+    require_data(_RULE, rows)
+    deviations, spreads = _sum_up(rows, 1.0)
+    if not all(map(math.isfinite, (*deviations, *spreads))):  # a difference or a sum overflowed: as many bits less
+        deviations, spreads = _sum_up(rows, 2.0 ** -(2 + rows[0].numel().bit_length()))
+    greatest = max(deviations)
+    return tuple(_ratio(there, spread, greatest) for there, spread in zip(deviations, spreads, strict=True))
+
+
+def _sum_up(rows: Sequence[Tensor], scale: float) -> tuple[list[float], list[float]]:
+    """Return, per row, the sums of deviations and of spreads of rows times ``scale``."""
+    deviations, spreads = [0.0] * len(rows), [0.0] * len(rows)
 
     def add(index: int, low: int, high: int, deviation: Tensor, spread: Tensor) -> None:
-        # Shares of the length, so that sums of the greatest numbers do not overflow.
-        deviations[index] += float(deviation.mul_(share).sum(dtype=torch.float64))
-        spreads[index] += float(spread.mul_(share).sum(dtype=torch.float64))
+        deviations[index] += float(deviation.sum(dtype=torch.float64))
+        spreads[index] += float(spread.sum(dtype=torch.float64))
 
-    _visit_all(rows, add)
-    deviations = [min(total, sys.float_info.max) for total in deviations]
-    spreads = [min(total, sys.float_info.max) for total in spreads]
-    least = _LEAST_SHARE * max(deviations)
-    return tuple(
-        there / max(spread, least) if there > 0.0 else 0.0 for there, spread in zip(deviations, spreads, strict=True)
-    )
+    _visit_all(rows, add, scale=scale)
+    return deviations, spreads
+
+
+def _ratio(deviation: float, spread: float, greatest: float) -> float:
+    """Return a deviation over a spread of at least a share of the greatest deviation, however small all of them are."""
+    if deviation == 0.0:
+        return 0.0
+    unit = -math.frexp(greatest)[1]
+    return math.ldexp(deviation, unit) / max(math.ldexp(spread, unit), _LEAST_SHARE * math.ldexp(greatest, unit))
 
 
 def leave_one_out_table(updates: Updates) -> tuple[Tensor, Tensor]:
@@ -140,9 +154,9 @@ def _is_positive(value: object) -> bool:
         return False
 
 
-def _visit_all(rows: Sequence[Tensor], visit: Visit) -> None:
+def _visit_all(rows: Sequence[Tensor], visit: Visit, *, scale: float = 1.0) -> None:
     suspicious = False
-    for low, high, values, ordered, scratch in _sorted_blocks(rows):
+    for low, high, values, ordered, scratch in _sorted_blocks(rows, scale):
         suspicious = suspicious or not is_finite_span(ordered[0], ordered[-1])
         _visit_block(low, high, values, ordered, scratch, visit)
     if suspicious:
@@ -150,9 +164,12 @@ def _visit_all(rows: Sequence[Tensor], visit: Visit) -> None:
 
 
 def _sorted_blocks(
-    rows: Sequence[Tensor],
+    rows: Sequence[Tensor], scale: float
 ) -> Iterator[tuple[int, int, Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]]:
-    """Yield (low, high, values, ordered, scratch): n rows each, and n + 10 spare ones, all contiguous buffers."""
+    """Yield (low, high, values, ordered, scratch): n rows each, and n + 10 spare ones, all contiguous buffers.
+
+    ``scale`` is a power of 2 that all values are multiplied by.
+    """
     count, dtype = len(rows), wide_dtype(rows[0].dtype)
     program = selection_program(count, tuple(range(count))) if count <= NETWORK_MAX else None
     held = count if program is None else program.scratch
@@ -165,6 +182,8 @@ def _sorted_blocks(
         usable = buffers if size == shape[1] else [buffer[:size] for buffer in buffers]
         # Adding 0.0 turns -0.0 into 0.0, which the selection by bits below needs.
         values = [torch.add(piece, 0.0, out=out) for piece, out in zip(pieces, usable[:count], strict=True)]
+        if scale != 1.0:
+            values = [value.mul_(scale) for value in values]
         if program is None:
             ordered: Sequence[Tensor] = torch.stack(values).sort(dim=0).values.unbind(0)
         else:

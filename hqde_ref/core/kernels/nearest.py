@@ -1,7 +1,8 @@
 """Mean of the values nearest to the median, coordinate by coordinate: MeaMed and the second stage of Bulyan.
 
 The m values nearest to the median are a window of the sorted column. Where two windows are equally near, both are
-averaged, so that the rule stays symmetric under negation.
+averaged, so that the rule stays symmetric under negation. Which is nearer is decided exactly: around a midpoint that
+was rounded, values that lie close beside their distance from 0 would be told apart wrongly.
 
 Source: HQDE clauses 0.3 and 4.5; Xie et al. 2018 (MeaMed, arXiv:1802.10116); El Mhamdi et al. 2018 (Bulyan).
 Pure: no clock, no randomness, no input or output; arguments are never changed. Windows are summed afresh, never
@@ -37,26 +38,24 @@ def nearest_mean(rows: Sequence[Tensor], *, keep: int, rule: str) -> Tensor:
     result = new_row(rows[0])
     for low, high, ordered in ordered_blocks(rows, range(count), rule=rule):
         columns = [ordered[rank].contiguous() for rank in range(count)]
-        result[low:high] = _nearest_window(columns, ordered, count, keep)
+        result[low:high] = _nearest_window(columns, ordered, keep)
     return result
 
 
-def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, count: int, keep: int) -> Tensor:
+def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, keep: int) -> Tensor:
     """Return the mean of the window of ``keep`` ranks nearest to the median, of two equally near ones their mean."""
-    median = (columns[(count - 1) // 2] * 0.5).add_(columns[count // 2], alpha=0.5)
-    first = torch.empty_like(median)
+    count, first = len(columns), torch.empty_like(columns[0])
     write_rank_mean(ordered, 0, keep, out=first)
-    last, window, below, above = (
-        first.clone(),
-        *torch.empty(3, len(median), dtype=median.dtype, device=median.device).unbind(0),
-    )
+    last, window = first.clone(), torch.empty_like(first)
     lows, highs = [columns[0].clone(), columns[0].clone()], [columns[keep - 1].clone(), columns[keep - 1].clone()]
+    summed = _without_overflow(columns)
+    middle = _add_exactly(summed[(count - 1) // 2], summed[count // 2])  # twice the median
     for start in range(count - keep):
         # Move on where rank start is farther from the median than rank start + keep; `last` also where they are equal.
-        torch.sub(median, columns[start], out=below)
-        torch.sub(columns[start + keep], median, out=above)
+        ends = _add_exactly(summed[start], summed[start + keep])
         write_rank_mean(ordered, start + 1, start + 1 + keep, out=window)
-        farther, nearer = _is_negative(above - below), _is_negative(below - above)
+        moved = (ends[0] - middle[0]).add_(ends[1] - middle[1])
+        farther, nearer = _is_negative(moved), _is_negative(moved.neg_().add_(0.0))  # -0.0 has a sign too
         for target, new in ((first, window), (lows[0], columns[start + 1]), (highs[0], columns[start + keep])):
             _replace(target, new, farther)
         for target, new in ((last, window), (lows[1], columns[start + 1]), (highs[1], columns[start + keep])):
@@ -65,6 +64,22 @@ def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, count: int, kee
     first = torch.minimum(torch.maximum(first, lows[0]), highs[0])
     last = torch.minimum(torch.maximum(last, lows[1]), highs[1])
     return first.mul_(0.5).add_(last, alpha=0.5)
+
+
+def _without_overflow(columns: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return sorted columns that can be added, differences between sums too; quarters of them where the ends cannot."""
+    limit = torch.finfo(columns[0].dtype).max / 4
+    if columns[0].is_meta or (float(columns[0].min()) > -limit and float(columns[-1].max()) < limit):
+        return columns
+    return [column * 0.25 for column in columns]
+
+
+def _add_exactly(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rounded sum of a and b, and what rounding took from it (Knuth's two-sum)."""
+    total = a + b
+    of_b = total - a
+    lost = (a - (total - of_b)).add_(b - of_b)
+    return total, lost
 
 
 def _is_negative(values: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions, require_integer
 
 __all__ = [
+    "FLOATS",
     "Joined",
     "Updates",
     "as_rows",
@@ -42,7 +43,7 @@ __all__ = [
 
 Updates: TypeAlias = Tensor | Sequence[Tensor]
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KEYS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ROWS = "an (n, d) tensor or a sequence of 1-D tensors"
 _LINE = 64  # bytes of a cache line
@@ -107,7 +108,7 @@ def check_arena(arena: Tensor, *, rule: str) -> None:
 
 
 def _require_floats(rule: str, first: Tensor) -> None:
-    if first.dtype not in _FLOATS:
+    if first.dtype not in FLOATS:
         lower = "hqde_ref.core.combining.lower_median"
         do = f"aggregate integer and boolean entries by their lower median, {lower} (clause 0.8)"
         if first.is_complex():

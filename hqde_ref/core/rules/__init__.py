@@ -105,7 +105,7 @@ def certify(rule_name: str, updates: Updates, output: Tensor, *, faulty_max: int
     Args:
         rule_name: a rule of ``RULES`` with a certificate; compositions have none.
         updates: n tensors (d,) or one (n, d) tensor, finite.
-        output: (d,) on the same device, of any floating dtype.
+        output: (d,) on the same device, float16, bfloat16, float32 or float64 whatever the rows are.
         faulty_max: how many rows may hold anything at all.
         settings: those of the rule (``Rule.settings``) that the output was made with; the rule's defaults otherwise.
     Raises:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from hqde_ref.core.certificates import Certificate, certify_geometric_median, certify_ranks, judged_rows
+from hqde_ref.core.certificates import Certificate, certify_ranks, judge, judge_geometric_median
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
 from hqde_ref.core.rules.blockwise_geometric_median import resolve_blocks
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, resolve_rejections
@@ -30,24 +30,25 @@ _FILTERED = "filtered_geometric_median"
 def certify_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
     """Judge a coordinate-wise median with midpoints; errors as for ``certify_ranks``."""
     rule = "coordinate_median"
-    count = len(as_rows(updates, rule=rule))
-    low, high = (count + 1) // 2, count // 2 + 1
-    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=low, high=high)
+    rows = as_rows(updates, rule=rule)
+    low, high = (len(rows) + 1) // 2, len(rows) // 2 + 1
+    return certify_ranks(rows, output, faulty_max=faulty_max, rule=rule, low=low, high=high)
 
 
 def certify_lower_median(updates: Updates, output: Tensor, *, faulty_max: int) -> Certificate:
     """Judge a lower coordinate-wise median; errors as for ``certify_ranks``."""
     rule = "lower_coordinate_median"
-    middle = (len(as_rows(updates, rule=rule)) + 1) // 2
-    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=middle, high=middle)
+    rows = as_rows(updates, rule=rule)
+    middle = (len(rows) + 1) // 2
+    return certify_ranks(rows, output, faulty_max=faulty_max, rule=rule, low=middle, high=middle)
 
 
 def certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int, trimmed: int | None = None) -> Certificate:
     """Judge a trimmed mean, ``trimmed`` as the rule takes it; errors as for the rule and ``certify_ranks``."""
     rule = "trimmed_mean"
-    count = len(as_rows(updates, rule=rule))
-    left_out = resolve_trimmed(trimmed, count=count, faulty_max=faulty_max)
-    return certify_ranks(updates, output, faulty_max=faulty_max, rule=rule, low=left_out + 1, high=count - left_out)
+    rows = as_rows(updates, rule=rule)
+    left_out = resolve_trimmed(trimmed, count=len(rows), faulty_max=faulty_max)
+    return certify_ranks(rows, output, faulty_max=faulty_max, rule=rule, low=left_out + 1, high=len(rows) - left_out)
 
 
 def certify_blockwise(
@@ -63,24 +64,20 @@ def certify_blockwise(
     The gaps add up to that of the sum of distances over all blocks; the radius factor, for the whole row, is the
     largest of a block times the root of their number. Settings and errors as for the rule.
     """
-    rows, _ = judged_rows(_BLOCKWISE, updates, output)
-    check_count(_BLOCKWISE, count=len(rows), faulty_max=faulty_max)
-    ranges = resolve_blocks(blocks, length=rows[0].numel())
-    if not ranges:
-        whole = certify_geometric_median(rows, output, faulty_max=faulty_max, weights=weights)
-        return replace(whole, rule=_BLOCKWISE)
+    judged = judge(_BLOCKWISE, updates, output)
+    check_count(_BLOCKWISE, count=len(judged.rows), faulty_max=faulty_max)
+    ranges = resolve_blocks(blocks, length=judged.point.numel())
+    parts = [judged.cut(low, high) for low, high in ranges] or [judged]
     found = tuple(
-        certify_geometric_median(
-            [row[low:high] for row in rows], output[low:high], faulty_max=faulty_max, weights=weights
-        )
-        for low, high in ranges
+        judge_geometric_median(part, faulty_max=faulty_max, weights=weights, rule=_BLOCKWISE) for part in parts
     )
+    if not ranges:
+        return found[0]
     worst = max(range(len(found)), key=lambda place: found[place].excess)
     factors = [one.radius_factor for one in found if one.radius_factor is not None]
     factor = max(factors) * math.sqrt(len(found)) if len(factors) == len(found) else None
     return replace(
         found[worst],
-        rule=_BLOCKWISE,
         gap=math.fsum(one.gap or 0.0 for one in found),
         radius_factor=factor,
         aside=math.hypot(*(one.aside for one in found)),
@@ -115,6 +112,7 @@ def certify_filtered(
     rows = as_rows(updates, rule=_FILTERED)
     check_count(_FILTERED, count=len(rows), faulty_max=faulty_max, per_faulty=3)
     most = resolve_rejections(rejections_max, faulty_max=faulty_max)
+    judged = judge(_FILTERED, rows, output)
     kept = choose_outliers(rows, rejections_max=most, factor=factor, floor=floor).kept
-    found = certify_geometric_median([rows[index] for index in kept], output, faulty_max=faulty_max)
-    return replace(found, rule=_FILTERED, because=f"of the {len(kept)} rows kept of {len(rows)}, {found.because}")
+    found = judge_geometric_median(judged.among(kept), faulty_max=faulty_max, rule=_FILTERED)
+    return replace(found, because=f"of the {len(kept)} rows kept of {len(rows)}, {found.because}")
