@@ -25,7 +25,6 @@ NAMES = (*TIMED, "large_n", "memory", "rounds")
 LARGE = ("mean", "median", "trimmed_mean", "mean_around_median", "geometric_median", "krum", "nnm_gm")
 SIZES = ((8, 1_000_000), (8, 10_000_000), (16, 1_000_000), (32, 500_000))
 QUICK_SIZES = ((8, 50_000), (16, 20_000))
-COMPILED = ("compiled", "arena, compiled in one pass")
 MOST_THREADS = 2
 
 
@@ -91,7 +90,7 @@ def _measure(hosts: Sequence[Host], case: Case, *, threads: int, quick: bool, so
         if (row["bench"], row["n"], row["d"]) == (case.bench, case.n, case.d) and kind_of(row) == case.kind
     ]
     # Compiling takes longer than all else of a quick run: there, the median alone shows it.
-    skip = COMPILED if quick and (case.bench != "median" or case.n != 8) else ()
+    skip = ("compiled",) if quick and (case.bench != "median" or case.n != 8) else ()
     rounds, budget_s, least = (3, 0.3, 1) if quick else (11, 1.5, 3 if threads == 1 else 1)
     return measure_case(
         hosts,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -15,7 +14,6 @@ from benchmarks.data import Rows
 from hqde_ref.core.certificates import certify_geometric_median
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
 from hqde_ref.core.kernels.leave_one_out import leave_one_out_scores
-from hqde_ref.core.kernels.rows import new_row
 from hqde_ref.core.rules.coordinate_median import coordinate_median, lower_coordinate_median
 from hqde_ref.core.rules.geometric_median import certified_geometric_median, geometric_median
 from hqde_ref.core.rules.krum import multi_krum
@@ -71,36 +69,6 @@ def _certified_output(updates: Any, f: int) -> Tensor:
     return result
 
 
-# Without a large fusion size the sum is cut into loops that pass whole rows through memory.
-_ONE_LOOP: dict[str, Any] = {"max_fusion_size": 4096, "cpp.dynamic_threads": True}
-
-
-@lru_cache
-def _compile_one_pass(count: int) -> Callable[..., None]:
-    def kernel(rows: Sequence[Tensor], shares: Tensor, out: Tensor) -> None:
-        total = rows[0] * shares[0]
-        for place in range(1, count):
-            total = total + rows[place] * shares[place]
-        out.copy_(total)
-
-    kernel.__code__ = kernel.__code__.replace(co_name=f"one_pass_{count}")  # else torch stops at the eighth
-    compiled: Callable[..., None] = torch.compile(kernel, dynamic=True, options=_ONE_LOOP)
-    rows = torch.ones(count, (1 << 16) + 1)  # shorter ones would be compiled for one thread
-    compiled(rows.unbind(0), torch.ones(count), torch.empty_like(rows[0]))
-    return compiled
-
-
-def _one_pass(rows: Rows) -> Callable[[], Any]:
-    """The mean by one compiled loop that reads every row once and writes a new row once."""
-
-    def call() -> Tensor:
-        out = new_row(rows.arena[0])
-        _compile_one_pass(rows.case.n)(rows.arena.unbind(0), rows.shares, out)
-        return out
-
-    return call
-
-
 def _sorted_middle(rows: Rows) -> Tensor:
     f = rows.case.faulty
     return torch.stack(rows.separate).sort(dim=0).values[f : rows.case.n - f].mean(dim=0)
@@ -135,9 +103,9 @@ _MEAN = (
     *_both(lambda x, f: fast_weighted_mean(x), "mean"),
     _torch(lambda rows: torch.stack(rows.separate).mean(dim=0), "mean", "stack, mean"),
     _torch(lambda rows: rows.arena.mean(dim=0), "mean", "arena mean"),
-    # The least that a mean of an arena takes, without any check: in plain PyTorch, and of any code.
+    # The least that a mean of an arena takes in plain PyTorch, without any check.
     _torch(lambda rows: torch.mv(rows.arena.T, rows.shares), "mean", "arena, bare product"),
-    Contender(who="torch", variant="arena, compiled in one pass", make=_one_pass, oracle="mean", n_max=32),
+    _compiled(lambda x, f: fast_weighted_mean(x, backend="compiled"), "mean"),
     _numpy(lambda arrays, f: numpy.mean(arrays, axis=0), "mean", "numpy.mean"),
 )
 _MEDIAN = (

@@ -37,11 +37,12 @@ _ROUNDS = ("round", "crowd")
 _HEAD = """# Benchmarks
 
 Made by `make bench`. On one thread a time is processor time, on two it is time by the clock; both are medians over
-rounds in which everybody is called in turn, on the same data. "Reads" is the time over that of one read of the same
-bytes in the same process, "error" the distance to a float64 oracle over the scatter of the honest rows. n / 4 of the
-rows are outliers (three at most for the minimum diameter). The rows are in `benchmarks.json`. The geometric median's
-own certificate comes with it for nothing, from the inner products; "output certified" adds `certify_geometric_median`,
-which judges the rounded output alone, in two more float64 passes over the rows.
+rounds in which everybody is called in turn, on the same data: eleven of them, or fewer where they take seconds, three
+at least on one thread. "Reads" is the time over that of one read of the same bytes in the same process, "error" the
+distance to a float64 oracle over the scatter of the honest rows. n / 4 of the rows are outliers (three at most for the
+minimum diameter). The rows are in `benchmarks.json`. The geometric median's own certificate comes with it for nothing,
+from the inner products; "output certified" adds `certify_geometric_median`, which judges the rounded output alone, in
+two more float64 passes over the rows.
 """
 
 

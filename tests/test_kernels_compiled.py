@@ -10,6 +10,7 @@ from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
 from hqde_ref.core.kernels.leave_one_out import leave_one_out_scores
 from hqde_ref.core.rules.coordinate_median import coordinate_median
 from hqde_ref.core.rules.trimmed_mean import trimmed_mean
+from hqde_ref.core.rules.weighted_mean import fast_weighted_mean
 from hqde_ref.errors import ConfigurationError, NotFinite
 
 ROWS = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0))
@@ -22,12 +23,18 @@ def compare_all() -> None:
     masses, blocks = [0.1, 0.7, 3.0], ((0, 1000), (1000, 3000))
     exact = exact_weighted_mean(three, masses, blocks, backend="compiled")
     assert torch.equal(exact, exact_weighted_mean(three, masses, blocks))
+    assert torch.allclose(fast_weighted_mean(three, weights=masses, backend="compiled"), exact, rtol=0, atol=5e-7)
     assert leave_one_out_scores(three, backend="compiled") == pytest.approx(leave_one_out_scores(three), rel=1e-5)
 
 
 @pytest.fixture
 def no_kernels() -> Iterator[None]:
-    builders = (compiled.build_middle_mean, compiled.build_exact_mean, compiled.build_leave_one_out)
+    builders = (
+        compiled.build_middle_mean,
+        compiled.build_exact_mean,
+        compiled.build_weighted_mean,
+        compiled.build_leave_one_out,
+    )
     for builder in builders:
         builder.cache_clear()
     yield
@@ -57,6 +64,8 @@ def test_compiled_kernels_give_the_eager_bits(no_kernels: None) -> None:
         poisoned[3, 17] = value
         with pytest.raises(NotFinite, match=r"coordinate_median was given NaN or infinity in row\(s\) 3"):
             coordinate_median(poisoned, faulty_max=1, backend="compiled")
+        with pytest.raises(NotFinite, match=r"weighted_mean was given NaN or infinity in row\(s\) 2"):
+            fast_weighted_mean(poisoned[1:], backend="compiled")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

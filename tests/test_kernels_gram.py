@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.centres import choose_centre
 from hqde_ref.core.kernels.gram import centred_gram, distances
 from hqde_ref.core.kernels.gram_blocks import centred_blocks, products_around
 
@@ -47,3 +48,13 @@ def test_products_are_whole_at_every_seam_of_groups(count: int, centre: int | No
     found = products_around(rows.unbind(0), centre, (0,) * count)
     assert torch.equal(found, found.T)
     assert torch.allclose(found, x @ x.T, rtol=2e-6, atol=2e-3)
+
+
+@pytest.mark.parametrize("spread", [1e-160, 1e-3, 1.0, 1e6, 1e20])
+def test_a_centre_is_chosen_by_differences_however_small_beside_the_rows(spread: float) -> None:
+    """Squares of differences vanished in units of the rows' size, and an outlier was as near as any."""
+    near = [0.3, 0.0, 0.1, 0.2, 0.25, 0.15]
+    rows = torch.tensor([[1e200, spread * 1e3], *([1e200, spread * x] for x in near)], dtype=torch.float64)
+    assert choose_centre(list(rows), [1.0] * 7) != 0
+    assert choose_centre(list(rows.flip(0)), [1.0] * 7) != 6
+    assert choose_centre(list(rows * 2.0**350), [1.0] * 7) != 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.compiled import Backend
 from hqde_ref.core.kernels.leave_one_out import leave_one_out_ratios, leave_one_out_scores, leave_one_out_table
 from hqde_ref.errors import ConfigurationError, LayoutError, NotFinite, TooFewContributions
 
@@ -148,3 +149,15 @@ def test_scores_of_rows_without_data_are_refused() -> None:
     for ask in (leave_one_out_scores, leave_one_out_ratios):
         with pytest.raises(LayoutError, match="updates of leave_one_out: wanted rows with data, got rows on the meta"):
             ask(rows)
+
+
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.float16, "1.18e-38"), (torch.float32, "1.18e-38"), (torch.float64, "2.23e-308")]
+)
+def test_a_floor_that_would_vanish_is_refused(backend: Backend, dtype: torch.dtype, least: str) -> None:
+    """Beside a spread of 0, a deviation of 0 over a floor of 0 was no number."""
+    rows = torch.ones(4, 3, dtype=dtype)
+    with pytest.raises(ConfigurationError, match=f"floor of leave_one_out must be at least {least} for {dtype} rows"):
+        leave_one_out_scores(rows, floor=5e-324, backend=backend)
+    assert leave_one_out_scores(rows, floor=3e-38 if dtype != torch.float64 else 3e-308) == (0.0,) * 4

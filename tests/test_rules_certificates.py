@@ -287,6 +287,54 @@ def test_multi_krums_certificate_breaks_ties_as_the_rule_does() -> None:
             assert found.excess <= 1e-6, (order, selected)
 
 
+@pytest.mark.parametrize("selected", range(1, 7))
+def test_multi_krums_certificate_breaks_ties_by_content_where_totals_tie_too(selected: int) -> None:
+    rows = torch.tensor([[3.0], [-3.0], [1.0], [-1.0], [2.0], [-2.0]])
+    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [1, 0, 3, 2, 5, 4]):
+        output = RULES["multi_krum"].aggregate(rows[order], faulty_max=1, selected=selected)
+        found = certify("multi_krum", rows[order], output, faulty_max=1, selected=selected)
+        assert found.excess <= 1e-6, order
+        assert found.margin is None if selected == 6 else found.margin == 0.0 or selected % 2 == 0
+
+
+def test_near_ties_are_told_by_one_comparison() -> None:
+    """Corners of a rotated cross, a common offset: scores are equal but for the last digits of float64."""
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        axes, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+        rows = torch.cat([axes, -axes]) + torch.randn(3, generator=generator, dtype=torch.float64)
+        own = certify("krum", rows, RULES["krum"].aggregate(rows, faulty_max=1), faulty_max=1)
+        assert 0.0 <= own.excess < 1e-11
+        for row in rows:
+            assert 0.0 <= certify("krum", rows, row, faulty_max=1).excess < 1e-11
+        for selected in (1, 3, 5):
+            output = RULES["multi_krum"].aggregate(rows, faulty_max=1, selected=selected)
+            found = certify("multi_krum", rows, output, faulty_max=1, selected=selected)
+            assert found.margin is not None
+            assert 0.0 <= found.margin < 1e-11  # so an excess decides nothing
+            assert "higher" in found.because
+
+
+def test_a_margin_is_of_the_scores_on_both_sides_of_the_cut() -> None:
+    rows = torch.tensor([[0.0], [1.0], [2.5], [4.5], [50.0]], dtype=torch.float64)
+    found = certify("multi_krum", rows, rows[:3].mean(dim=0), faulty_max=1, selected=3)
+    scores = sorted([1 + 6.25, 1 + 2.25, 4 + 2.25, 4 + 12.25, 45.5**2 + 47.5**2])
+    assert found.margin == pytest.approx(scores[3] / scores[2] - 1.0)
+    assert certify("multi_krum", rows, rows.mean(dim=0), faulty_max=1, selected=5).margin is None
+    assert certify("krum", rows, rows[1], faulty_max=1).margin is None
+
+
+@pytest.mark.parametrize("rule", CERTIFIED)
+@pytest.mark.parametrize("rows_of", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("wide", [1e3, 1e100, 1e160, 1e200, 1e300])
+def test_no_output_far_from_all_rows_is_certified(rule: Rule, rows_of: torch.dtype, wide: float) -> None:
+    """Beyond 1e154 squared distances to an output of float64 overflowed, and no pull was left of them."""
+    rows = seeded(7, 5).to(rows_of)
+    found = certify(rule.name, rows, torch.full((5,), wide, dtype=torch.float64), faulty_max=1)
+    assert found.excess > 0.9
+    assert found.radius_factor is None
+
+
 def test_multi_krums_certificate_refuses_what_the_rule_refuses() -> None:
     rows = seeded(7, 3)
     for selected in (0, 8, True, 2.0):

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hqde_ref.core.certificates import certify_krum
 from hqde_ref.core.kernels.compiled import Backend
 from hqde_ref.core.kernels.gram import content_distances
+from hqde_ref.core.kernels.means import average_rows
 from hqde_ref.core.kernels.selections import minimum_diameter_subset, round_scores
 from hqde_ref.core.rules import certify, get_rule
 from hqde_ref.core.rules.bucketing import average_buckets
 from hqde_ref.core.rules.bulyan import bulyan
 from hqde_ref.core.rules.centred_clipping import centred_clipping
+from hqde_ref.core.rules.certifying import certify_krum
 from hqde_ref.core.rules.clipping import clip_adaptively, clip_rows, clipped_trimmed_mean
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, filtered_geometric_median
 from hqde_ref.core.rules.geometric_median import geometric_median
@@ -395,7 +396,7 @@ def test_rows_next_to_each_other_far_from_the_centre_keep_their_distance() -> No
         rows[3] = rows[2] + 2e-4 * seeded(40_000, seed=seed + 90, dtype=torch.float32)
         chosen = choose_krum_rows(rows, faulty_max=1, selected=2, neighbours=1)
         assert set(chosen) == {0, 1}
-        order, far = content_distances(list(rows.unbind(0)), rule="test")
+        order, far = content_distances(list(rows.unbind(0)), rule="test", kept=len(rows))
         wanted = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
         wanted = wanted[list(order)][:, list(order)]
         assert torch.allclose(far / far.max(), wanted / wanted.max(), rtol=1e-3)
@@ -469,6 +470,59 @@ def test_what_is_no_collection_of_rows_is_refused_by_name(updates: object) -> No
         krum(updates, faulty_max=1)  # type: ignore[arg-type]
     with pytest.raises(LayoutError, match="wanted dense rows"):
         krum([row.to_sparse() for row in seeded(5, 3)], faulty_max=1)
+
+
+# One honest row far out and a liar farther: what takes n - f rows must see which of the two lies nearer.
+FAR_HONEST = [
+    (1e-30, 1.5e29, -1.1e30, torch.float32),
+    (1.0, 1e61, -1.1e150, torch.float64),
+    (1e-200, 1.0, -1e200, torch.float64),
+]
+
+
+@pytest.mark.parametrize(("near", "honest", "liar", "dtype"), FAR_HONEST)
+@pytest.mark.parametrize(
+    "name", ["krum", "multi_krum", "minimum_diameter_mean", "smallest_spread_mean", "bulyan", "mixed_geometric_median"]
+)
+def test_bounds_hold_where_an_honest_row_is_far_out(
+    name: str, near: float, honest: float, liar: float, dtype: torch.dtype
+) -> None:
+    """Rows beyond 2**200 times the median used to count as about as far as each other."""
+    close = torch.tensor([1.0, 1.01, 1.02, 1.04, 1.05], dtype=torch.float64) * near
+    rows = torch.cat([close, torch.tensor([honest, liar], dtype=torch.float64)])[:, None].to(dtype)
+    rule = get_rule(name)
+    assert rule.kappa is not None
+    result = rule.aggregate(rows, faulty_max=1).double() / honest
+    trusted = rows[:6].double() / honest
+    mean = trusted.mean(dim=0)
+    variance = float((trusted - mean).square().sum(dim=1).mean())
+    assert float((result - mean).square().sum()) <= rule.kappa(7, 1) * variance * (1.0 + 1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 24, 64, 65, 200])
+@pytest.mark.parametrize(("offset", "scatter"), [(0.0, 1.0), (1.0, 1e-3), (1.0, 1e-6)])
+def test_the_mean_of_selected_rows_keeps_the_digits_of_rows_near_to_each_other(
+    count: int, offset: float, scatter: float
+) -> None:
+    """ceil(log2(n)) units in the last place, as ``average_rows`` says; a running mean loses n / 2 of them."""
+    generator = torch.Generator().manual_seed(count)
+    rows = (offset + scatter * torch.randn(count, 70_000, generator=generator, dtype=torch.float64)).float()
+    off = (average_rows(rows.unbind(0)).double() - rows.double().mean(dim=0)).abs()
+    units = torch.finfo(torch.float32).eps * rows.double().abs().amax(dim=0)
+    assert (off <= math.ceil(math.log2(count)) * units).all()
+    if offset:
+        assert float(off.mean()) <= 0.5 * float(units.mean())
+    half = rows[:16].half()
+    assert torch.equal(average_rows(half.unbind(0)), average_rows(half.float().unbind(0)).half())
+
+
+def test_a_few_quanta_more_in_half_of_the_rows_are_not_lost() -> None:
+    """Of 15 quanta in 32 of 64 rows a running mean keeps 0, be it beside 1 or among the least numbers."""
+    for base, quantum in ((1.0, 2.0**-23), (0.0, 2.0**-149)):
+        rows = torch.full((64, 3), base)
+        rows[32:] += 15.0 * quantum
+        found = (average_rows(rows.unbind(0)).double() - base) / quantum
+        assert ((found - 7.5).abs() <= 0.5).all()
 
 
 @pytest.mark.parametrize(("near", "far", "dtype"), [(1e-31, 1e30, torch.float32), (1e-140, 1.0, torch.float64)])

@@ -15,7 +15,7 @@ from hqde_ref.core.certificates.geometric_median import (
     judge_geometric_median,
     median_certificate,
 )
-from hqde_ref.core.certificates.krum import certify_krum, certify_multi_krum
+from hqde_ref.core.certificates.krum import judge_krum, judge_multi_krum
 from hqde_ref.core.certificates.means import certify_weighted_mean
 from hqde_ref.core.certificates.ranks import certify_ranks
 
@@ -23,11 +23,11 @@ __all__ = [
     "Certificate",
     "Judged",
     "certify_geometric_median",
-    "certify_krum",
-    "certify_multi_krum",
     "certify_ranks",
     "certify_weighted_mean",
     "judge",
     "judge_geometric_median",
+    "judge_krum",
+    "judge_multi_krum",
     "median_certificate",
 ]

@@ -49,6 +49,9 @@ class Certificate:
         it, 0 being below all and n + 1 above all rows (coordinate-wise rules only); a > f and b <= n - f prove that it
         is inside the honest range.
     score_order: the rows by Krum score, lowest first (Krum and Multi-Krum only).
+    margin: by what share of it the lowest score left out is above the highest counted in, or None where no row is
+        left out (Multi-Krum only). Where that is below what rounding does to distances (some 1e-6 in float32),
+        another choice is as right, and an excess decides nothing.
     radius_factor: C such that |output - z| <= aside + C * max over honest i of |x_i - z| for every z, or None where f
         and G are too large for such a bound (geometric median only).
     aside: 0.0, or how far the output lies from the row that is judged in its place, being that row but for rounding:
@@ -66,6 +69,7 @@ class Certificate:
     radius_factor: float | None = None
     rank_interval: tuple[int, int] | None = None
     score_order: tuple[int, ...] | None = None
+    margin: float | None = None
     aside: float = 0.0
     blocks: tuple[Certificate, ...] = ()
 

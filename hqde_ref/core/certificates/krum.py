@@ -13,26 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hqde_ref.core.certificates.certificate import Certificate, Judged, judge, name_faulty
+from hqde_ref.core.certificates.certificate import Certificate, Judged, name_faulty
 from hqde_ref.core.certificates.means import farthest_from_mean
-from hqde_ref.core.kernels.rows import Updates, check_count, content_order
-from hqde_ref.core.kernels.selections import resolve_neighbours, resolve_selected, round_scores
+from hqde_ref.core.kernels.rows import content_order
+from hqde_ref.core.kernels.selections import round_scores
 
-__all__ = ["certify_krum", "certify_multi_krum"]
+__all__ = ["judge_krum", "judge_multi_krum"]
 
 _NOTHING = -(1 << 20)  # below the binary exponent of any sum of squares
 
 
-def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbours: int | None = None) -> Certificate:
-    """Judge ``output`` as the row with the lowest Krum score, scored afresh from float64 differences.
+def judge_krum(judged: Judged, *, faulty_max: int, neighbours: int) -> Certificate:
+    """Judge an output as the row with the lowest Krum score, scored afresh from float64 differences.
 
     Args:
-        updates, output, faulty_max: as for ``certify_geometric_median``, whose errors it raises too.
-        neighbours: how many other rows a score counts, faulty_max..n-1; None for n - faulty_max - 2.
+        judged: n rows and the output.
+        faulty_max: f.
+        neighbours: how many other rows a score counts, 1..n-1.
     """
-    rule = "krum"
-    judged = judge(rule, updates, output)
-    scores, order = _scores(rule, judged, faulty_max=faulty_max, neighbours=neighbours)
+    scores, order = _scores(judged, neighbours=neighbours)
     # A row's own dtype decides whether the output is that row; any other output is no row at all.
     same = [index for index in range(len(scores)) if torch.equal(judged.place_of(index), judged.point)]
     if same:
@@ -43,7 +42,7 @@ def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbour
     else:
         excess, said = math.inf, "the output is none of the rows"
     return Certificate(
-        rule=rule,
+        rule="krum",
         count=len(scores),
         faulty_max=faulty_max,
         excess=excess,
@@ -52,39 +51,29 @@ def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbour
     )
 
 
-def certify_multi_krum(
-    updates: Updates,
-    output: Tensor,
-    *,
-    faulty_max: int,
-    selected: int | None = None,
-    neighbours: int | None = None,
-) -> Certificate:
-    """Judge ``output`` as the mean of the ``selected`` rows with the lowest Krum scores, scored afresh.
+def judge_multi_krum(judged: Judged, *, faulty_max: int, neighbours: int, selected: int) -> Certificate:
+    """Judge an output as the mean of the ``selected`` rows with the lowest Krum scores, scored afresh.
 
-    Where the scores on both sides of the cut are nearly equal, whoever takes distances in float32 may select otherwise;
-    the sentence says by how much the first score left out is higher.
+    Where the scores on both sides of the cut are equal but for rounding, another choice is as right: the margin says
+    by how much the first score left out is higher.
 
     Args:
-        selected: how many rows are averaged, 1..n; None for n - faulty_max.
-        updates, output, faulty_max, neighbours: as for ``certify_krum``.
+        judged, faulty_max, neighbours: as for ``judge_krum``.
+        selected: how many rows are averaged, 1..n.
     """
-    rule = "multi_krum"
-    judged = judge(rule, updates, output)
-    scores, order = _scores(rule, judged, faulty_max=faulty_max, neighbours=neighbours)
-    wanted = resolve_selected(rule, selected, count=len(scores), faulty_max=faulty_max)
-    excess = farthest_from_mean(judged.among(order[:wanted]), [1.0 / wanted] * wanted)
-    because = f"the output is at most {excess:.3g} in any coordinate from the mean of the {wanted} rows of lowest score"
-    if wanted < len(scores):
-        margin = _excess(scores[order[wanted]], scores[order[wanted - 1]])
-        because += f", of which the next is {100.0 * margin:.3g} % higher"
+    scores, order = _scores(judged, neighbours=neighbours)
+    excess = farthest_from_mean(judged.among(order[:selected]), [1.0 / selected] * selected)
+    margin = _excess(scores[order[selected]], scores[order[selected - 1]]) if selected < len(scores) else None
+    rest = "" if margin is None else f", of which the next is {100.0 * margin:.3g} % higher"
     return Certificate(
-        rule=rule,
+        rule="multi_krum",
         count=len(scores),
         faulty_max=faulty_max,
         excess=excess,
         score_order=order,
-        because=f"{because}, with {name_faulty(faulty_max)}",
+        margin=margin,
+        because=f"the output is at most {excess:.3g} in any coordinate from the mean of the {selected} rows of lowest "
+        f"score{rest}, with {name_faulty(faulty_max)}",
     )
 
 
@@ -95,15 +84,11 @@ class _Size(NamedTuple):
     mantissa: float
 
 
-def _scores(
-    rule: str, judged: Judged, *, faulty_max: int, neighbours: int | None
-) -> tuple[list[_Size], tuple[int, ...]]:
+def _scores(judged: Judged, *, neighbours: int) -> tuple[list[_Size], tuple[int, ...]]:
     """Return the rows' Krum scores in a unit of their own, and the rows in the rule's order: ties by total, content."""
     count = len(judged.rows)
-    check_count(rule, count=count, faulty_max=faulty_max, beyond=3)
-    counted = resolve_neighbours(rule, neighbours, count=count, faulty_max=faulty_max)
     far = torch.stack([judged.distances_to(judged.place_of(index)) for index in range(count)])
-    scores, totals = _sums_of_squares(far.sort(dim=1).values[:, 1 : counted + 1]), _sums_of_squares(far)
+    scores, totals = _sums_of_squares(far.sort(dim=1).values[:, 1 : neighbours + 1]), _sums_of_squares(far)
     content = content_order(judged.rows)
     return scores, tuple(sorted(content, key=lambda index: (scores[index], totals[index])))
 

@@ -7,7 +7,6 @@ see, so ``gram`` checks the choice on all coordinates afterwards.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,18 +23,15 @@ _CHUNKS = 4
 _CANDIDATES = 8
 _PROBES = 256
 _FAR = 1e300
-_EXTREME = 1000  # a binary exponent whose power is a number, as is that of its negative
 
 
 def choose_centre(rows: Sequence[Tensor], weights: Sequence[float]) -> int:
-    """Return the index of a row with a small weighted median distance to the others, on a sample of coordinates."""
-    sample = torch.nan_to_num(_sample(rows), nan=_FAR, posinf=_FAR, neginf=-_FAR)
-    # In units of a usual row no square that decides vanishes or overflows; a far row may be infinitely far.
-    unit = float(sample.abs().amax(dim=1).median()) if sample.shape[1] else 0.0
-    sample = sample * 2.0 ** -max(-_EXTREME, min(_EXTREME, math.frexp(unit)[1]))
+    """Return the index of a row with a small weighted median distance (l1) to the others, on sampled coordinates."""
+    # Sums of absolute values, not squares: none that decides vanishes, and a 4096th of them does not overflow.
+    sample = torch.nan_to_num(_sample(rows), nan=_FAR, posinf=_FAR, neginf=-_FAR).mul_(2.0**-12)
     count = min(len(rows), _CANDIDATES)
     candidates = [i * (len(rows) - 1) // max(1, count - 1) for i in range(count)]
-    far = torch.cdist(sample, sample[candidates], compute_mode="donot_use_mm_for_euclid_dist")
+    far = torch.cdist(sample, sample[candidates], p=1.0)
     return candidates[int(weighted_medians(far, weights).argmin())]
 
 

@@ -2,7 +2,8 @@
 
 The first use of a kernel for a number of rows compiles it (seconds to half a minute) and tries it on a sample; where
 there is no compiler, or it fails, the builder returns None and callers run the eager kernel. Results are the eager
-kernels' bits (0.0 and -0.0 counted as equal), except that leave-one-out scores are summed in another order.
+kernels' bits (0.0 and -0.0 counted as equal), except that leave-one-out scores are summed in another order and products
+of a plain weighted mean are not rounded before they are added.
 
 Networks compare integers that are ordered as the numbers are: one instruction each, where a minimum of numbers that
 carries NaN takes three. As integers, NaN lies beyond the infinities at either end, so the span still tells of it.
@@ -29,6 +30,7 @@ __all__ = [
     "build_exact_mean",
     "build_leave_one_out",
     "build_middle_mean",
+    "build_weighted_mean",
     "is_compiled",
 ]
 
@@ -99,6 +101,22 @@ def build_exact_mean(count: int, dtype: torch.dtype, device: torch.device) -> Ke
 
     samples, ones = _samples(count, dtype, device), torch.ones(count, dtype=torch.float64, device=device)
     return _build(kernel, f"exact_{count}", samples, ones, ones.sum() * 1.5, ones.sum(), torch.empty_like(samples[0]))
+
+
+@lru_cache(maxsize=64)
+def build_weighted_mean(count: int, dtype: torch.dtype, device: torch.device) -> Kernel | None:
+    """Return (rows, shares, out), which writes sum_i shares[i] * rows[i] in one pass over the rows."""
+
+    def kernel(rows: Sequence[Tensor], shares: Tensor, out: Tensor) -> None:
+        total = rows[0] * shares[0]
+        for place in range(1, count):
+            total = total + rows[place] * shares[place]
+        out.copy_(total)
+
+    samples = _samples(count, dtype, device)
+    return _build(
+        kernel, f"mean_{count}", samples, torch.ones(count, dtype=dtype, device=device), torch.empty_like(samples[0])
+    )
 
 
 @lru_cache(maxsize=64)

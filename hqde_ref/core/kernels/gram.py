@@ -11,6 +11,7 @@ rows is copied at a time, never all n x d. Bits repeat on one torch thread; matr
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ _RECENTRE_MAX = 32
 NEAR = 1e-3  # of squared distances below this share of a product, digits are missing
 _LARGE = {torch.float32: 100, torch.float64: 1000}  # 2**unit times a coefficient, and a row, stay finite up to here
 _SHARE = 20
-_SPREAD_EXPONENT = 480  # a row 2**480 times farther than most acts by its direction alone; squares still add up
+_SPREAD_EXPONENT = 480  # a row 2**480 units far acts by its direction alone; squares still add up
+_KEPT_EXPONENT = 400  # the most units that a row is far which is kept, so that a row next to it is resolved too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,8 @@ class Gram:
     """Inner products of the n rows z_i = x_i - centre, taken apart so that no size of a row overflows.
 
     cosines: (n, n) float64, <z_i, z_j> / (|z_i| |z_j|); 0 in the rows and columns of a zero z_i.
-    norms: (n,) float64, |z_i| in units of 2**unit, those beyond 2**480 of the median brought back to it.
+    norms: (n,) float64, |z_i| in units of 2**unit, those beyond 2**480 brought back to it: 2**unit is the weighted
+        median, or as much more as the rows that must be told apart need.
     lengths: (n,) float64, |z_i| * 2**-exponents[i].
     exponents: powers of two that the rows are scaled down by before they are multiplied.
     centre: the index of the row that is subtracted, or None where another point was.
@@ -84,6 +87,7 @@ def centred_gram(
     rule: str,
     weights: Sequence[float],
     centre: int | None = None,
+    kept: float = 0.0,
 ) -> Gram:
     """Return the Gram matrix of ``rows`` around a row that half of the weight is near to.
 
@@ -92,12 +96,13 @@ def centred_gram(
         rule: who asks; errors name it.
         weights: n positive numbers: what counts as a majority.
         centre: insist on this row as the centre.
+        kept: so much weight of the nearest rows is told apart by distance, however far the last of them is.
     Raises:
         NotFinite: a row holds NaN or an infinity; it names rows as counted here.
     """
     if centre is not None:
-        return _gram_around(rows, centre, rule, weights, by_origin=False)
-    gram = _gram_around(rows, choose_centre(rows, weights), rule, weights, by_origin=True)
+        return _gram_around(rows, centre, rule, weights, kept, by_origin=False)
+    gram = _gram_around(rows, choose_centre(rows, weights), rule, weights, kept, by_origin=True)
     every = max(1, len(rows) // _COLUMNS)
     for _ in range(_RECENTRE_MAX):
         # The sample may have missed where the centre is an outlier: then another row is much nearer to the rest.
@@ -106,19 +111,24 @@ def centred_gram(
         best = int(medians.argmin())
         if medians[best] >= 0.2 * medians[0]:
             break
-        gram = _gram_around(rows, (best - 1) * every, rule, weights, by_origin=False)
+        gram = _gram_around(rows, (best - 1) * every, rule, weights, kept, by_origin=False)
     return gram
 
 
 def content_gram(
-    rows: Sequence[Tensor], *, rule: str, weights: Sequence[float] | None = None, centre: int | None = None
+    rows: Sequence[Tensor],
+    *,
+    rule: str,
+    weights: Sequence[float] | None = None,
+    centre: int | None = None,
+    kept: float = 0.0,
 ) -> tuple[tuple[int, ...], Gram]:
     """Return the rows' order by content and the Gram matrix of the rows in that order.
 
     Equal rows are multiplied once, so that their distance is exactly 0 and their distances to others are equal.
 
     Args:
-        rows, rule: as for ``centred_gram``.
+        rows, rule, kept: as for ``centred_gram``.
         weights: n positive numbers, None for 1 each; in the order of ``rows``, as ``centre`` is.
         centre: insist on this row, or one equal to it, as the centre.
     Raises:
@@ -130,7 +140,9 @@ def content_gram(
     masses = [math.fsum(1.0 if weights is None else weights[index] for index in members) for members in classes]
     wanted = None if centre is None else next(place for place, members in enumerate(classes) if centre in members)
     try:
-        gram = centred_gram([rows[members[0]] for members in classes], rule=rule, weights=masses, centre=wanted)
+        gram = centred_gram(
+            [rows[members[0]] for members in classes], rule=rule, weights=masses, centre=wanted, kept=kept
+        )
     except NotFinite:
         require_finite(rule, rows)
         raise
@@ -150,7 +162,9 @@ def content_gram(
     return order, expanded
 
 
-def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], *, by_origin: bool) -> Gram:
+def _gram_around(
+    rows: Sequence[Tensor], centre: int, rule: str, weights: Sequence[float], kept: float, *, by_origin: bool
+) -> Gram:
     exponents: tuple[int, ...] = (0,) * len(rows)
     products = products_by_origin(rows, centre) if by_origin else None
     by_origin = products is not None
@@ -160,13 +174,14 @@ def _gram_around(rows: Sequence[Tensor], centre: int, rule: str, weights: Sequen
         exponents, by_origin = scale_exponents(rows, centre, rule), False
         products = products_around(rows, centre, exponents)
     error = 2e-7 if work_dtype(rows) == torch.float32 else 1e-15
-    return _take_apart(products, exponents, weights, centre=centre, error=error, by_origin=by_origin)
+    return _take_apart(products, exponents, weights, kept, centre=centre, error=error, by_origin=by_origin)
 
 
 def _take_apart(
     products: Tensor,
     exponents: tuple[int, ...],
     weights: Sequence[float],
+    kept: float,
     *,
     centre: int | None,
     error: float,
@@ -176,13 +191,13 @@ def _take_apart(
     inverse = torch.where(lengths > 0, 1.0 / lengths, 0.0)
     cosines = (products * inverse[:, None] * inverse).clamp_(-1.0, 1.0)
     cosines.diagonal().copy_(lengths > 0)
-    unit = _choose_unit(lengths.tolist(), exponents, weights)
+    unit = _choose_unit(lengths.tolist(), exponents, weights, kept)
     norms = lengths
     if any(exponents) or unit != 0:
         sizes = [math.frexp(length)[1] for length in lengths.tolist()]
         limit = _SPREAD_EXPONENT  # of a row's size in units of 2**unit, not of what it was scaled by
-        kept = [min(max(e + size - unit, -limit), limit) - size for e, size in zip(exponents, sizes, strict=True)]
-        norms = torch.ldexp(lengths, torch.tensor(kept, device=lengths.device))
+        shifts = [min(max(e + size - unit, -limit), limit) - size for e, size in zip(exponents, sizes, strict=True)]
+        norms = torch.ldexp(lengths, torch.tensor(shifts, device=lengths.device))
     return Gram(
         cosines=cosines,
         norms=norms,
@@ -195,13 +210,18 @@ def _take_apart(
     )
 
 
-def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequence[float]) -> int:
-    """Return the binary exponent of the weighted median of the rows' norms, zero rows left out."""
-    sized = [(math.log2(length) + e, w) for length, e, w in zip(lengths, exponents, weights, strict=True) if length > 0]
+def _choose_unit(lengths: list[float], exponents: Sequence[int], weights: Sequence[float], kept: float) -> int:
+    """Return the binary exponent of the weighted median of the rows' norms, zero rows left out, or a larger one."""
+    logs = [math.log2(length) + e if length > 0 else -math.inf for length, e in zip(lengths, exponents, strict=True)]
+    sized = [(log, weight) for log, weight in zip(logs, weights, strict=True) if log > -math.inf]
     if not sized:
         return 0
-    logs, masses = zip(*sized, strict=True)
-    return math.floor(float(weighted_medians(torch.tensor(logs, dtype=torch.float64)[:, None], masses)))
+    sizes, masses = zip(*sized, strict=True)
+    middle = float(weighted_medians(torch.tensor(sizes, dtype=torch.float64)[:, None], masses))
+    ordered = sorted(zip(logs, weights, strict=True))
+    reached = itertools.accumulate(weight for _, weight in ordered)
+    last = next((log for (log, _), mass in zip(ordered, reached, strict=True) if mass >= kept), max(sizes))
+    return math.floor(max(middle, last - _KEPT_EXPONENT))
 
 
 def scale_up(value: float, exponent: int) -> float:
@@ -254,13 +274,12 @@ def row_distances(rows: Sequence[Tensor], gram: Gram, *, rule: str) -> Tensor:
     return far
 
 
-def content_distances(rows: Sequence[Tensor], *, rule: str) -> tuple[tuple[int, ...], Tensor]:
+def content_distances(rows: Sequence[Tensor], *, rule: str, kept: int) -> tuple[tuple[int, ...], Tensor]:
     """Return the rows' order by content, and ``row_distances`` in it, in a unit of their own.
 
-    Raises:
-        NotFinite, LayoutError: as for ``content_gram``.
+    Args and Raises: as for ``content_gram``.
     """
-    order, gram = content_gram(rows, rule=rule)
+    order, gram = content_gram(rows, rule=rule, kept=kept)
     return order, row_distances([rows[index] for index in order], gram, rule=rule)
 
 

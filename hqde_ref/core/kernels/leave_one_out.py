@@ -57,7 +57,8 @@ def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Back
         floor: above 0, in units of the rows; what makes the score finite where the spread is 0.
         backend: "compiled" for torch.compile where there is a compiler; scores then differ in their last digits.
     Raises:
-        ConfigurationError: the floor is not finite and above 0.
+        ConfigurationError: the floor is not finite and above 0, or less than float32 (for float64 rows, float64) holds
+            with all digits.
         TooFewContributions, NotFinite, LayoutError: for rows that do not fit.
     """
     if not _is_positive(floor):
@@ -70,6 +71,14 @@ def leave_one_out_scores(updates: Updates, *, floor: float = 1e-8, backend: Back
     floor = float(floor)
     rows = _checked(updates)
     require_data(_RULE, rows)
+    least = torch.finfo(wide_dtype(rows[0].dtype)).tiny
+    if floor < least:  # beside a spread of 0 it would be 0 too
+        raise ConfigurationError(
+            setting=f"floor of {_RULE}",
+            wanted=f"at least {least:.3g} for {rows[0].dtype} rows",
+            got=floor,
+            do="take leave_one_out_ratios, which need none",
+        )
     if is_compiled(backend, rows, rule=_RULE):
         kernel = build_leave_one_out(len(rows), rows[0].dtype, rows[0].device)
         if kernel is not None:

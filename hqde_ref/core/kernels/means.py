@@ -103,31 +103,62 @@ def _multiply_pieces(arena: Tensor, shares: Tensor, out: Tensor) -> None:
 
 
 def average_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Return the plain mean of rows, (d,), as a mean that moves from row to row: equal rows give that row."""
+    """Return the plain mean of rows, (d,): equal rows give that row.
+
+    Halves are averaged by themselves and blended, and so on down to pairs. So a coordinate is off by at most
+    ceil(log2(n)) units in the last place of its greatest entry, in the accumulating dtype, and is rounded once more.
+    """
     if len(rows) == 1:
         return rows[0].clone()
     result = new_row(rows[0])
+    if len(rows) > _GROUP:
+        _average_groups(rows, result)
+    else:
+        _average_halves(rows, result)
+    if not is_finite_row(result):
+        return clamp_finite(blend_rows(rows, [1.0 / len(rows)] * len(rows)))  # a difference overflowed
+    return result
+
+
+def _average_groups(rows: Sequence[Tensor], result: Tensor) -> None:
+    """Write the first row and the mean of the others' differences from it, summed group by group."""
     wide, share = wide_dtype(result.dtype), 1.0 / len(rows)
-    many = len(rows) > _GROUP
-    step = choose_block_length(result, rows_held=_GROUP) if many else choose_sum_length(result)
+    step = choose_block_length(result, rows_held=_GROUP)
     ones = torch.ones(len(rows), dtype=wide, device=result.device)
     buffer = torch.empty(min(step, result.numel()), dtype=wide, device=result.device)
-    staging = torch.empty(_GROUP * len(buffer) if many else 0, dtype=result.dtype, device=result.device)
+    staging = torch.empty(_GROUP * len(buffer), dtype=result.dtype, device=result.device)
     for out, pieces in zip(torch.split(result, step), cut_blocks(rows, step), strict=True):
-        part = out if out.dtype == wide and not many else buffer[: out.numel()]
-        first = pieces[0].to(wide)
-        if many:
-            _sum_groups(pieces, first, ones, part, staging)
-            torch.add(first, part, alpha=share, out=part)
+        part, first = buffer[: out.numel()], pieces[0].to(wide)
+        _sum_groups(pieces, first, ones, part, staging)
+        out.copy_(torch.add(first, part, alpha=share, out=part))
+
+
+def _average_halves(rows: Sequence[Tensor], result: Tensor) -> None:
+    wide, step = wide_dtype(result.dtype), choose_sum_length(result)
+    shape = (len(rows).bit_length() + 1, min(step, result.numel()))
+    buffers = torch.empty(shape, dtype=wide, device=result.device).unbind(0)
+    for out, pieces in zip(torch.split(result, step), cut_blocks(rows, step), strict=True):
+        spare = [buffer[: out.numel()] for buffer in buffers]
+        if out.dtype == wide:
+            _blend_halves(pieces, out, spare)
         else:
-            torch.lerp(first, pieces[1].to(wide), 0.5, out=part)
-            for place, piece in enumerate(pieces[2:], start=3):
-                part.lerp_(piece.to(wide), 1.0 / place)
-        if part is not out:
-            out.copy_(part)
-    if not is_finite_row(result):
-        return clamp_finite(blend_rows(rows, [share] * len(rows)))  # a difference overflowed
-    return result
+            _blend_halves(pieces, spare[0], spare[1:])
+            out.copy_(spare[0])
+
+
+def _blend_halves(pieces: Sequence[Tensor], out: Tensor, spare: Sequence[Tensor]) -> None:
+    """Write the mean of two pieces or more to ``out``, by way of a spare buffer for each level of halves."""
+    middle = len(pieces) // 2
+    first = _average_half(pieces[:middle], out, spare)
+    second = _average_half(pieces[middle:], spare[0], spare[1:])
+    torch.lerp(first, second, 1.0 - middle / len(pieces), out=out)
+
+
+def _average_half(half: Sequence[Tensor], room: Tensor, spare: Sequence[Tensor]) -> Tensor:
+    if len(half) == 1:
+        return half[0].to(room.dtype)
+    _blend_halves(half, room, spare)
+    return room
 
 
 def clamp_finite(mean: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ def require_finite(rule: str, rows: Sequence[Tensor]) -> None:
 
 
 def is_finite_row(row: Tensor) -> bool:
-    """Ask whether a row, say a result, holds neither NaN nor an infinity; one on the meta device does not."""
+    """Ask whether a row, say a result, holds neither NaN nor an infinity; one without data counts as finite."""
     if row.is_meta:
         return True
     # A sum is fast, and finite unless the row is not or the sum overflows; only then is the row looked at closely.

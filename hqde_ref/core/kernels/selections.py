@@ -13,15 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.errors import ConfigurationError
-
 __all__ = [
     "krum_order",
     "lowest_scores",
     "minimum_diameter_subset",
     "nearest_rows",
-    "resolve_neighbours",
-    "resolve_selected",
     "round_scores",
 ]
 
@@ -60,41 +56,6 @@ def krum_order(squares: Tensor, *, neighbours: int) -> tuple[int, ...]:
         others = others.sort(dim=1).values
     scores = others[:, :neighbours].sum(dim=1)
     return lowest_scores(scores, len(scores), totals=squares.sum(dim=1))
-
-
-def resolve_neighbours(rule: str, neighbours: int | None, *, count: int, faulty_max: int) -> int:
-    """Return the number of neighbours meant; it must leave honest ones among them.
-
-    Raises:
-        ConfigurationError: it is not an integer of max(1, faulty_max)..count - 1.
-    """
-    meant = count - faulty_max - 2 if neighbours is None else neighbours
-    least = max(1, faulty_max)
-    if isinstance(meant, bool) or not isinstance(meant, int) or not least <= meant <= count - 1:
-        raise ConfigurationError(
-            setting=f"neighbours of {rule}",
-            wanted=f"an integer of {least}..{count - 1}",
-            got=meant,
-            do="take n - faulty_max - 2 (Blanchard) or n - faulty_max - 1 (ByzFL)",
-        )
-    return meant
-
-
-def resolve_selected(rule: str, selected: int | None, *, count: int, faulty_max: int) -> int:
-    """Return the number of rows meant to be averaged, None meaning all but ``faulty_max``.
-
-    Raises:
-        ConfigurationError: it is not an integer of 1..count.
-    """
-    meant = count - faulty_max if selected is None else selected
-    if isinstance(meant, bool) or not isinstance(meant, int) or not 1 <= meant <= count:
-        raise ConfigurationError(
-            setting=f"selected of {rule}",
-            wanted=f"an integer of 1..{count}",
-            got=meant,
-            do="average at least one row and at most all",
-        )
-    return meant
 
 
 def nearest_rows(squares: Tensor, *, count: int) -> Tensor:

@@ -47,7 +47,7 @@ def choose_repeatedly(updates: Updates, *, faulty_max: int) -> tuple[int, ...]:
     rows = as_rows(updates, rule=_RULE)
     count = len(rows)
     check_count(_RULE, count=count, faulty_max=faulty_max, per_faulty=4, beyond=3)
-    order, far = content_distances(rows, rule=_RULE)
+    order, far = content_distances(rows, rule=_RULE, kept=count - faulty_max)
     squares, left, chosen = far**2, list(range(count)), list[int]()
     while len(chosen) < count - 2 * faulty_max:
         # Distances stay the same; only the set of rows they are summed over shrinks.

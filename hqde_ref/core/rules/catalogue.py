@@ -6,12 +6,7 @@ Pure: data.
 
 from __future__ import annotations
 
-from hqde_ref.core.certificates import (
-    certify_geometric_median,
-    certify_krum,
-    certify_multi_krum,
-    certify_weighted_mean,
-)
+from hqde_ref.core.certificates import certify_geometric_median, certify_weighted_mean
 from hqde_ref.core.rules import bounds
 from hqde_ref.core.rules.blockwise_geometric_median import blockwise_geometric_median
 from hqde_ref.core.rules.bound import Bound
@@ -20,8 +15,10 @@ from hqde_ref.core.rules.centred_clipping import centred_clipping
 from hqde_ref.core.rules.certifying import (
     certify_blockwise,
     certify_filtered,
+    certify_krum,
     certify_lower_median,
     certify_median,
+    certify_multi_krum,
     certify_trimmed,
 )
 from hqde_ref.core.rules.clipping import clipped_trimmed_mean

@@ -1,6 +1,7 @@
 """Certificates by the name and the settings of a rule: what ``certify`` of the registry calls.
 
-A certificate takes the settings that its rule takes; an output made with others is judged as wrong as it is.
+A certificate takes the settings that its rule takes; an output made with others is judged as wrong as it is. Here
+settings are turned into numbers as the rules do it; ``hqde_ref.core.certificates`` judges by numbers.
 
 Source: HQDE clauses 4.5 and 4.7.
 Pure: no clock, no randomness, no input or output; arguments are never changed. Which rows the filtered geometric
@@ -15,13 +16,29 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from hqde_ref.core.certificates import Certificate, certify_ranks, judge, judge_geometric_median
-from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
+from hqde_ref.core.certificates import (
+    Certificate,
+    certify_ranks,
+    judge,
+    judge_geometric_median,
+    judge_krum,
+    judge_multi_krum,
+)
+from hqde_ref.core.kernels.rows import Updates, as_rows, check_count, check_weights
 from hqde_ref.core.rules.blockwise_geometric_median import resolve_blocks
 from hqde_ref.core.rules.filtered_geometric_median import choose_outliers, resolve_rejections
+from hqde_ref.core.rules.krum import resolve_neighbours, resolve_selected
 from hqde_ref.core.rules.trimmed_mean import resolve_trimmed
 
-__all__ = ["certify_blockwise", "certify_filtered", "certify_lower_median", "certify_median", "certify_trimmed"]
+__all__ = [
+    "certify_blockwise",
+    "certify_filtered",
+    "certify_krum",
+    "certify_lower_median",
+    "certify_median",
+    "certify_multi_krum",
+    "certify_trimmed",
+]
 
 _BLOCKWISE = "blockwise_geometric_median"
 _FILTERED = "filtered_geometric_median"
@@ -51,6 +68,32 @@ def certify_trimmed(updates: Updates, output: Tensor, *, faulty_max: int, trimme
     return certify_ranks(rows, output, faulty_max=faulty_max, rule=rule, low=left_out + 1, high=len(rows) - left_out)
 
 
+def certify_krum(updates: Updates, output: Tensor, *, faulty_max: int, neighbours: int | None = None) -> Certificate:
+    """Judge a row chosen by Krum, by scores afresh; settings and errors as the rule's."""
+    rows = as_rows(updates, rule="krum")
+    check_count("krum", count=len(rows), faulty_max=faulty_max, beyond=3)
+    counted = resolve_neighbours("krum", neighbours, count=len(rows), faulty_max=faulty_max)
+    return judge_krum(judge("krum", rows, output), faulty_max=faulty_max, neighbours=counted)
+
+
+def certify_multi_krum(
+    updates: Updates,
+    output: Tensor,
+    *,
+    faulty_max: int,
+    selected: int | None = None,
+    neighbours: int | None = None,
+) -> Certificate:
+    """Judge a mean of the rows that Multi-Krum selects, by scores afresh; settings and errors as the rule's."""
+    rule = "multi_krum"
+    rows = as_rows(updates, rule=rule)
+    check_count(rule, count=len(rows), faulty_max=faulty_max, beyond=3)
+    counted = resolve_neighbours(rule, neighbours, count=len(rows), faulty_max=faulty_max)
+    wanted = resolve_selected(rule, selected, count=len(rows), faulty_max=faulty_max)
+    judged = judge(rule, rows, output)
+    return judge_multi_krum(judged, faulty_max=faulty_max, neighbours=counted, selected=wanted)
+
+
 def certify_blockwise(
     updates: Updates,
     output: Tensor,
@@ -66,18 +109,19 @@ def certify_blockwise(
     """
     judged = judge(_BLOCKWISE, updates, output)
     check_count(_BLOCKWISE, count=len(judged.rows), faulty_max=faulty_max)
+    given = check_weights(_BLOCKWISE, weights, count=len(judged.rows))
     ranges = resolve_blocks(blocks, length=judged.point.numel())
-    parts = [judged.cut(low, high) for low, high in ranges] or [judged]
-    found = tuple(
-        judge_geometric_median(part, faulty_max=faulty_max, weights=weights, rule=_BLOCKWISE) for part in parts
-    )
     if not ranges:
-        return found[0]
+        return judge_geometric_median(judged, faulty_max=faulty_max, weights=given, rule=_BLOCKWISE)
+    found = tuple(
+        judge_geometric_median(judged.cut(low, high), faulty_max=faulty_max, weights=given) for low, high in ranges
+    )
     worst = max(range(len(found)), key=lambda place: found[place].excess)
     factors = [one.radius_factor for one in found if one.radius_factor is not None]
     factor = max(factors) * math.sqrt(len(found)) if len(factors) == len(found) else None
     return replace(
         found[worst],
+        rule=_BLOCKWISE,
         gap=math.fsum(one.gap or 0.0 for one in found),
         radius_factor=factor,
         aside=math.hypot(*(one.aside for one in found)),

@@ -33,6 +33,7 @@ def minimum_diameter_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     """
     rows = as_rows(updates, rule=_RULE)
     check_count(_RULE, count=len(rows), faulty_max=faulty_max)
-    order, far = content_distances(rows, rule=_RULE)
-    places, _ = minimum_diameter_subset(far**2, size=len(rows) - faulty_max)
+    kept = len(rows) - faulty_max
+    order, far = content_distances(rows, rule=_RULE, kept=kept)
+    places, _ = minimum_diameter_subset(far**2, size=kept)
     return average_rows([rows[order[place]] for place in places])

@@ -18,7 +18,8 @@ from hqde_ref.core.kernels.median_newton import solve_median
 from hqde_ref.core.kernels.mixing import mix_gram, mix_rows, over_mixed_blocks, unmix
 from hqde_ref.core.kernels.order_statistics import mean_of_middle
 from hqde_ref.core.kernels.rows import Updates, as_rows, check_count
-from hqde_ref.core.kernels.selections import krum_order, nearest_rows, resolve_neighbours
+from hqde_ref.core.kernels.selections import krum_order, nearest_rows
+from hqde_ref.core.rules.krum import resolve_neighbours
 
 __all__ = [
     "mix_nearest_neighbours",
@@ -97,8 +98,8 @@ def _prepare(
     """Return the rows in content order, that order, their Gram matrix, and the mixing matrix."""
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max, beyond=beyond)
-    order, gram = content_gram(rows, rule=rule)
     kept = len(rows) - faulty_max
+    order, gram = content_gram(rows, rule=rule, kept=kept)
     near = nearest_rows(row_distances([rows[index] for index in order], gram, rule=rule) ** 2, count=kept)
     matrix = torch.zeros_like(gram.cosines).scatter_(1, near, 1.0 / kept)
     return tuple(rows[index] for index in order), order, gram, matrix

@@ -44,7 +44,7 @@ def smallest_spread_mean(updates: Updates, *, faulty_max: int) -> Tensor:
     rows = as_rows(updates, rule=rule)
     count = len(rows)
     check_count(rule, count=count, faulty_max=faulty_max)
-    order, gram = content_gram(rows, rule=rule)
+    order, gram = content_gram(rows, rule=rule, kept=len(rows) - faulty_max)
     return average_rows([rows[order[place]] for place in smallest_spread_rows(gram, faulty_max=faulty_max)])
 
 
@@ -99,7 +99,7 @@ def covariance_filter(updates: Updates, *, faulty_max: int) -> Tensor:
     rule = "covariance_filter"
     rows = as_rows(updates, rule=rule)
     check_count(rule, count=len(rows), faulty_max=faulty_max)
-    order, gram = content_gram(rows, rule=rule)
+    order, gram = content_gram(rows, rule=rule, kept=len(rows) - faulty_max)
     shares = covariance_shares(gram, faulty_max=faulty_max)
     return combine_rows([rows[index] for index in order], gram, shares * gram.norms)
 

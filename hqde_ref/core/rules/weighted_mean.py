@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hqde_ref.core.kernels.compiled import Backend, build_weighted_mean, is_compiled
 from hqde_ref.core.kernels.exact_sums import exact_weighted_mean
 from hqde_ref.core.kernels.means import blend_rows, clamp_finite, multiply_arena
 from hqde_ref.core.kernels.rows import (
@@ -21,6 +22,7 @@ from hqde_ref.core.kernels.rows import (
     check_count,
     check_weights,
     is_finite_row,
+    new_row,
     require_data,
     require_finite,
     wide_dtype,
@@ -59,14 +61,19 @@ def weighted_mean(updates: Updates, *, faulty_max: int = 0, weights: Sequence[fl
         raise
 
 
-def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | None = None) -> Tensor:
+def fast_weighted_mean(
+    updates: Updates, *, weights: Sequence[float] | Tensor | None = None, backend: Backend = "eager"
+) -> Tensor:
     """Return the weighted mean at the speed of memory; the order of the rows shows in the last bits.
 
     Accumulates in float32 for 16-bit rows. Same arguments, result and errors as ``weighted_mean``. An (n, d) tensor
     is read by matrix products, a list in cache-sized blocks.
+
+    Args:
+        backend: "compiled" for one loop over either by torch.compile, where there is a compiler; its last bits differ.
     """
     rows: Sequence[Tensor] | None = None
-    if isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
+    if backend == "eager" and isinstance(updates, Tensor) and updates.dtype == wide_dtype(updates.dtype):
         check_arena(updates, rule=_RULE)  # a thousand views of rows would take as long as the product
         arena = updates.detach()
         if weights is None:  # a thousand numbers of a list take a tenth of the time that their rows take
@@ -76,11 +83,23 @@ def fast_weighted_mean(updates: Updates, *, weights: Sequence[float] | Tensor | 
         result = multiply_arena(arena, shares)
     else:
         rows = as_rows(updates, rule=_RULE)
-        result = blend_rows(rows, _shares(weights, len(rows)))
+        result = _blend(rows, _shares(weights, len(rows)), backend)
     # A row that is not finite leaves a result that is not; only then are the rows looked at.
     if not is_finite_row(result):
         require_finite(_RULE, as_rows(updates, rule=_RULE) if rows is None else rows)  # an iterator gives them once
         clamp_finite(result)
+    return result
+
+
+def _blend(rows: Sequence[Tensor], shares: list[float], backend: Backend) -> Tensor:
+    first = rows[0]
+    kernel = (
+        build_weighted_mean(len(rows), first.dtype, first.device) if is_compiled(backend, rows, rule=_RULE) else None
+    )
+    if kernel is None:
+        return blend_rows(rows, shares)
+    result = new_row(first)
+    kernel(list(rows), torch.tensor(shares, dtype=first.dtype, device=first.device), result)
     return result
 
 
