@@ -151,6 +151,11 @@ def test_the_window_nearest_to_the_median_is_chosen_exactly(
             assert ((found.double() - wanted).abs() <= rounding).all(), (count, keep)
 
 
+def test_rows_without_coordinates_have_a_nearest_mean() -> None:
+    for keep in (2, 3):
+        assert nearest_mean([torch.zeros(0)] * 3, keep=keep, rule="t").shape == (0,)
+
+
 def test_equally_near_windows_share_where_their_median_is_no_number_of_the_dtype() -> None:
     unit = 2.0**-23
     near = torch.tensor([[0.0], [999.0], [1000.0], [2000.0]]) * unit + 1.0  # median 999.5 units: the first three

@@ -299,7 +299,7 @@ def test_multi_krums_certificate_breaks_ties_by_content_where_totals_tie_too(sel
 
 def test_near_ties_are_told_by_one_comparison() -> None:
     """Corners of a rotated cross, a common offset: scores are equal but for the last digits of float64."""
-    for seed in range(200):
+    for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         axes, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
         rows = torch.cat([axes, -axes]) + torch.randn(3, generator=generator, dtype=torch.float64)

@@ -69,7 +69,8 @@ def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, keep: int) -> T
 def _without_overflow(columns: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return sorted columns that can be added, differences between sums too; quarters of them where the ends cannot."""
     limit = torch.finfo(columns[0].dtype).max / 4
-    if columns[0].is_meta or (float(columns[0].min()) > -limit and float(columns[-1].max()) < limit):
+    lowest, highest = columns[0], columns[-1]
+    if lowest.is_meta or len(lowest) == 0 or (float(lowest.min()) > -limit and float(highest.max()) < limit):
         return columns
     return [column * 0.25 for column in columns]
 
