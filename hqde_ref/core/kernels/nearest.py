@@ -5,8 +5,8 @@ averaged, so that the rule stays symmetric under negation. Which is nearer is de
 was rounded, values that lie close beside their distance from 0 would be told apart wrongly.
 
 Source: HQDE clauses 0.3 and 4.5; Xie et al. 2018 (MeaMed, arXiv:1802.10116); El Mhamdi et al. 2018 (Bulyan).
-Pure: no clock, no randomness, no input or output; arguments are never changed. Windows are summed afresh, never
-updated by differences, so distant values leave no trace. Bits depend on the multiset of a coordinate only.
+Pure: no clock, no randomness, no input or output; arguments are never changed. Windows are summed by masks,
+never updated by differences, so distant values leave no trace. Bits depend on the multiset of a coordinate only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hqde_ref.core.kernels.order_statistics import Ordered, ordered_blocks, write_rank_mean
+from hqde_ref.core.kernels.order_statistics import ordered_blocks
 from hqde_ref.core.kernels.rows import new_row
 
 __all__ = ["nearest_mean"]
@@ -37,42 +37,46 @@ def nearest_mean(rows: Sequence[Tensor], *, keep: int, rule: str) -> Tensor:
     count = len(rows)
     result = new_row(rows[0])
     for low, high, ordered in ordered_blocks(rows, range(count), rule=rule):
-        columns = [ordered[rank].contiguous() for rank in range(count)]
-        result[low:high] = _nearest_window(columns, ordered, keep)
+        values = ordered if isinstance(ordered, Tensor) else torch.stack([ordered[rank] for rank in range(count)])
+        result[low:high] = _nearest_window(values.contiguous(), keep)
     return result
 
 
-def _nearest_window(columns: Sequence[Tensor], ordered: Ordered, keep: int) -> Tensor:
-    """Return the mean of the window of ``keep`` ranks nearest to the median, of two equally near ones their mean."""
-    count, first = len(columns), torch.empty_like(columns[0])
-    write_rank_mean(ordered, 0, keep, out=first)
-    last, window = first.clone(), torch.empty_like(first)
-    lows, highs = [columns[0].clone(), columns[0].clone()], [columns[keep - 1].clone(), columns[keep - 1].clone()]
-    summed = _without_overflow(columns)
-    middle = _add_exactly(summed[(count - 1) // 2], summed[count // 2])  # twice the median
-    for start in range(count - keep):
-        # Move on where rank start is farther from the median than rank start + keep; `last` also where they are equal.
-        ends = _add_exactly(summed[start], summed[start + keep])
-        write_rank_mean(ordered, start + 1, start + 1 + keep, out=window)
-        moved = (ends[0] - middle[0]).add_(ends[1] - middle[1])
-        farther, nearer = _is_negative(moved), _is_negative(moved.neg_().add_(0.0))  # -0.0 has a sign too
-        for target, new in ((first, window), (lows[0], columns[start + 1]), (highs[0], columns[start + keep])):
-            _replace(target, new, farther)
-        for target, new in ((last, window), (lows[1], columns[start + 1]), (highs[1], columns[start + keep])):
-            _replace(target, new, ~nearer)
-    # Clamping to the window's own ends undoes the rounding of the mean: equal values give that value.
-    first = torch.minimum(torch.maximum(first, lows[0]), highs[0])
-    last = torch.minimum(torch.maximum(last, lows[1]), highs[1])
+def _nearest_window(values: Tensor, keep: int) -> Tensor:
+    """Return the mean of the ``keep`` ranks of sorted columns (n, m) nearest to the median; of two such, their mean."""
+    count = len(values)
+    summed = _without_overflow(values)
+    middle, middle_lost = _add_exactly(summed[(count - 1) // 2], summed[count // 2])  # twice the median
+    ends, ends_lost = _add_exactly(summed[: count - keep], summed[keep:])
+    # A window moves on where its first rank is farther from the median than the rank behind its last one; the second
+    # window also where they are equally far.
+    moved = ends.sub_(middle).add_(ends_lost.sub_(middle_lost))
+    first = _window_mean(values, _is_negative(moved), keep)
+    last = _window_mean(values, ~_is_negative(moved.neg_().add_(0.0)), keep)  # -0.0 has a sign too
     return first.mul_(0.5).add_(last, alpha=0.5)
 
 
-def _without_overflow(columns: Sequence[Tensor]) -> Sequence[Tensor]:
+def _window_mean(values: Tensor, moved: Tensor, keep: int) -> Tensor:
+    """Return the mean of the window that starts at the first rank and moves on by one for each mask (n - keep, m)."""
+    held, halving = values.clone(), 2.0 ** -keep.bit_length()  # so many of the greatest numbers do not overflow
+    bits = held.view(moved.dtype)
+    bits[: len(moved)].bitwise_and_(~moved)
+    bits[keep:].bitwise_and_(moved)
+    total = torch.zeros_like(values[0])
+    for column in held.unbind(0):
+        total.add_(column, alpha=halving)
+    # Clamping to the window's own ends undoes the rounding of the mean: equal values give that value.
+    start = -moved.sum(dim=0, keepdim=True, dtype=torch.int64)
+    low, high = values.gather(0, start)[0], values.gather(0, start + (keep - 1))[0]
+    return torch.minimum(torch.maximum(total.mul_(1.0 / (keep * halving)), low), high)
+
+
+def _without_overflow(values: Tensor) -> Tensor:
     """Return sorted columns that can be added, differences between sums too; quarters of them where the ends cannot."""
-    limit = torch.finfo(columns[0].dtype).max / 4
-    lowest, highest = columns[0], columns[-1]
-    if lowest.is_meta or len(lowest) == 0 or (float(lowest.min()) > -limit and float(highest.max()) < limit):
-        return columns
-    return [column * 0.25 for column in columns]
+    limit = torch.finfo(values.dtype).max / 4
+    if values.is_meta or values.numel() == 0 or (float(values[0].min()) > -limit and float(values[-1].max()) < limit):
+        return values
+    return values * 0.25
 
 
 def _add_exactly(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,9 +91,3 @@ def _is_negative(values: Tensor) -> Tensor:
     """Return a mask of all bits where a value is below 0, of no bit elsewhere (torch.where is slow on such masks)."""
     kind, sign = _BITS[values.dtype]
     return values.view(kind).bitwise_right_shift(sign)
-
-
-def _replace(target: Tensor, new: Tensor, mask: Tensor) -> None:
-    kind, _ = _BITS[target.dtype]
-    bits = target.view(kind)
-    bits.bitwise_xor_(torch.bitwise_xor(bits, new.view(kind)).bitwise_and_(mask))
